@@ -211,26 +211,29 @@ type Teller = Box<dyn FnMut(&Waiting) + Send>;
 
 /// Waits for a lock; resolves to the guard.
 ///
-/// Lazy: the place in the queue counts from the first poll. The limit of
-/// [`timeout`](Acquire::timeout) counts from its call, as in Tokio. Owned: it borrows nothing, so
-/// it can be stored, spawned and sent.
-///
 /// `await` it, wait on this thread with [`block`](Acquire::block), or [`run`](Acquire::run) a body
 /// under the lock.
 ///
+/// - The future joins the queue at its first poll. The limit of [`timeout`](Acquire::timeout)
+///   counts from the call of `timeout`, as in Tokio.
+/// - The future borrows nothing. So it can be stored, sent to another thread, and spawned.
+///
 /// # Cancel safety
 ///
-/// Dropping it at any point leaves the queue: the ticket goes, the next waiter moves up, and a lock
-/// that had just been granted passes to the next waiter at once. So `tokio::select!` and timeouts
-/// may drop it; only the place in the queue is lost. In a `select!` loop that should keep its
-/// place, poll one pinned future by reference; it is a `FusedFuture`.
+/// Dropping the future at any point leaves the queue. If the lock was just granted to the future,
+/// the lock passes to the next waiter at once. So `tokio::select!` and timeouts may drop it; only
+/// the place in the queue is lost. To keep the place in a `select!` loop, poll one pinned future by
+/// reference. It is a `FusedFuture`.
 ///
 /// # Runtime
 ///
-/// The wait itself needs no runtime. When awaited, a time limit (other than zero) or `on_wait` uses
-/// Tokio's timer: without a runtime the first poll fails with [`ErrorKind::Unsupported`], and in a
-/// runtime without `enable_time` it panics, as Tokio's own timers do, whether or not the lock is
-/// free.
+/// The wait itself needs no runtime. If the future has a time limit other than zero, or `on_wait`,
+/// an `await` uses Tokio's timer:
+///
+/// - Outside a runtime, the first poll fails with [`ErrorKind::Unsupported`].
+/// - In a runtime without `enable_time`, the first poll panics, as with Tokio's own timers.
+///
+/// Both happen whether or not the lock is free.
 #[must_use = "futures do nothing unless awaited"]
 pub struct Acquire<G: Guard> {
     state: State<G>,
@@ -461,54 +464,55 @@ impl<G: Guard> Acquire<G> {
         self.state.attempt.address()
     }
 
-    /// Gives up with [`ErrorKind::TimedOut`] after `limit`, counted from this call. `None` waits
-    /// without a limit, also where the lock has a default limit. Zero means exactly one attempt.
-    /// Limits beyond the reach of the clock are no limit.
+    /// Fails with [`ErrorKind::TimedOut`] after `limit`, counted from this call.
+    ///
+    /// Zero means exactly one attempt. `None` means no limit, even if the options of the lock set
+    /// one. A limit that the clock cannot represent is no limit.
     pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.state.limit = Limit::after(limit.into());
         self
     }
 
-    /// Gives up with [`ErrorKind::TimedOut`] at this instant of the monotonic clock.
+    /// Fails with [`ErrorKind::TimedOut`] at this instant of the monotonic clock.
     pub fn deadline(mut self, when: Instant) -> Self {
         self.state.limit = Limit::At(when);
         self
     }
 
-    /// Calls `tell` when the wait begins and then once a second, with the place in the queue and the
-    /// holder; never when the lock is free at once.
+    /// Calls `report` when the wait begins, and then once a second. It gets the place in the queue
+    /// and the holder. If the lock is acquired at once, `report` is not called.
     ///
     /// ```no_run
     /// # async fn example(lock: stanchion::FifoLock) -> stanchion::Result<()> {
     /// let guard = lock.acquire().on_wait(|line| eprintln!("{line}")).await?;
     /// # Ok(()) }
     /// ```
-    pub fn on_wait(mut self, tell: impl FnMut(&Waiting) + Send + 'static) -> Self {
-        self.state.teller = Some(Box::new(tell));
+    pub fn on_wait(mut self, report: impl FnMut(&Waiting) + Send + 'static) -> Self {
+        self.state.teller = Some(Box::new(report));
         self
     }
 
-    /// Fails with [`ErrorKind::Busy`] instead of waiting when `most` or more already wait, to shed
-    /// load. With 0 the caller never waits. A group of tasks that waits in another process counts as
-    /// one.
+    /// Fails with [`ErrorKind::Busy`] instead of waiting if `most` or more callers already wait.
+    /// Use it to shed load. With 0 the caller never waits. A group of tasks that waits in another
+    /// process counts as one waiter.
     ///
-    /// A lock without a queue cannot count its waiters: every number but 0 fails with
-    /// [`ErrorKind::Unsupported`] at the first poll, also when the lock is free.
+    /// A lock without a queue cannot count its waiters. There, every number but 0 fails with
+    /// [`ErrorKind::Unsupported`] at the first poll, even if the lock is free.
     pub fn max_waiting(mut self, most: usize) -> Self {
         self.state.max_waiting = Some(most);
         self
     }
 
-    /// Waits on this thread, for callers without a runtime. Everything that was asked of the wait
-    /// counts; nothing of it needs a runtime.
+    /// Waits on this thread, for callers without a runtime. Time limits, `on_wait` and
+    /// `max_waiting` work as with an `await`, and need no runtime either.
     ///
     /// Works on any thread that may block, also in `tokio::task::spawn_blocking` and
     /// `block_in_place`.
     ///
     /// # Errors
     ///
-    /// Those of the future; [`ErrorKind::Unsupported`] inside an async task, whose thread other tasks
-    /// need.
+    /// - Those of the future.
+    /// - [`ErrorKind::Unsupported`] inside an async task, because other tasks need its thread.
     ///
     /// # Examples
     ///
@@ -542,8 +546,17 @@ impl<G: Guard> Acquire<G> {
         }
     }
 
-    /// Runs `body` under the lock: acquires, runs, releases, and reports. When the lock is lost, the
-    /// body is dropped where it stands.
+    /// Acquires the lock, runs `body`, and releases the lock. If the lock is lost, drops the body
+    /// before its end.
+    ///
+    /// Returns what the body returns, in a `Result`. If that is a `Result` itself, use `??`:
+    ///
+    /// ```no_run
+    /// # async fn example(lock: stanchion::FifoLock) -> Result<(), Box<dyn std::error::Error>> {
+    /// let text = lock.acquire().run(async |_| tokio::fs::read_to_string("job.txt").await).await??;
+    /// # drop(text);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Cancel safety
     ///
@@ -552,8 +565,9 @@ impl<G: Guard> Acquire<G> {
     ///
     /// # Errors
     ///
-    /// Those of the future; [`ErrorKind::Lost`] when the lock was lost; those of the guard's `release`
-    /// when the body ended but releasing failed.
+    /// - Those of the future.
+    /// - [`ErrorKind::Lost`] if the lock was lost.
+    /// - Those of the guard's `release`, if the body has ended and the release fails.
     ///
     /// # Examples
     ///

@@ -154,7 +154,7 @@ pub fn acquire_all<R: Into<Request>>(requests: impl IntoIterator<Item = R>) -> A
         .zip(known.skip(1))
         .find(|(one, next)| one == next);
     let refused = twice.map(|(address, _)| {
-        let text = "one lock is asked for twice at once, and would wait for itself";
+        let text = "the lock is requested twice: the second request would wait for the first";
         Error::at(ErrorKind::Deadlock, text, address.place())
     });
     AcquireAll {
@@ -312,7 +312,7 @@ impl fmt::Debug for AcquireAll {
 ///
 /// Dropping it releases all locks in the reverse order of acquiring. To separate the guards, use
 /// [`into_vec`](AllGuards::into_vec), `try_into()` an array, or iteration.
-#[must_use = "the locks are released as soon as their guards are dropped"]
+#[must_use = "dropping the guards releases the locks: bind them to a name, such as `_guards`, and not to `_`"]
 pub struct AllGuards {
     guards: Vec<AnyGuard>,
     /// The indices of the guards in `guards`, in the order of acquiring.

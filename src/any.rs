@@ -13,7 +13,7 @@ use crate::address::Address;
 use crate::backend::Hold;
 use crate::backend::{Pending, Request};
 use crate::error::Result;
-use crate::guard::{Downgrade, Guard, Permit, Release, WriteGuard};
+use crate::guard::{Downgrade, Guard, Release, WriteGuard, is_permit};
 use crate::loss::Lost;
 use crate::options::check_merge;
 use crate::status::Waiting;
@@ -30,7 +30,8 @@ pub use locks::{AnyLock, AnySemaphore, AnySharedLock};
 /// A guard of any lock, so that one list can have guards of several kinds.
 ///
 /// Use [`downcast_ref`](AnyGuard::downcast_ref) and its like for what only the inner guard can do,
-/// for example reading a locked file.
+/// for example reading a locked file. If the inner guard is not that of a semaphore, it holds no
+/// permits: [`split`](AnyGuard::split) and [`merge`](AnyGuard::merge) fail.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -45,7 +46,7 @@ pub use locks::{AnyLock, AnySemaphore, AnySharedLock};
 /// assert!(kept.iter().all(AnyGuard::is_held));
 /// # Ok(()) }
 /// ```
-#[must_use = "the lock is released as soon as the guard is dropped"]
+#[must_use = "dropping the guard releases the lock: bind it to a name, such as `_guard`, and not to `_`"]
 pub struct AnyGuard {
     inner: Box<dyn Forgotten>,
 }
@@ -198,8 +199,7 @@ impl WriteGuard for AnyGuard {
     type Shared = Self;
 }
 
-/// A guard of a lock holds no permits, so `split` and `merge` fail.
-impl Permit for AnyGuard {}
+is_permit!(AnyGuard);
 
 impl Granted for AnyGuard {
     type Pending = AnyPending;

@@ -53,10 +53,30 @@ pub enum ErrorKind {
     Unsupported,
     /// The content on disk cannot be understood, and must not be replaced.
     Corrupt,
-    /// The backend cannot be reached.
+    /// The server of the lock cannot be reached, or grants nothing at the moment.
     Unavailable,
-    /// The operating system refused. [`Error::io_error`] has its error number.
+    /// A call of the operating system failed. [`Error::io_error`] has its error number.
     Io,
+}
+
+/// Writes the kind as a short phrase in lower case, such as `timed out`.
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::TimedOut => "timed out",
+            Self::Busy => "busy",
+            Self::Closed => "closed",
+            Self::Lost => "lock lost",
+            Self::Replaced => "lock file replaced",
+            Self::Deadlock => "deadlock",
+            Self::Incompatible => "incompatible lock",
+            Self::InvalidInput => "invalid input",
+            Self::Unsupported => "unsupported",
+            Self::Corrupt => "corrupt lock data",
+            Self::Unavailable => "server unavailable",
+            Self::Io => "input or output failed",
+        })
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -258,6 +278,12 @@ impl From<Error> for io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kind_is_shown_as_a_phrase() {
+        assert_eq!(ErrorKind::TimedOut.to_string(), "timed out");
+        assert_eq!(format!("{:>10}", ErrorKind::Busy), "      busy");
+    }
 
     #[test]
     fn conversion_to_io_error_is_lossless() {

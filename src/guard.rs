@@ -263,7 +263,7 @@ macro_rules! guard {
         $(, token: $token:literal)? $(, reader: $reader:ident)?
     ) => {
         $(#[$about])*
-        #[must_use = "the lock is released as soon as the guard is dropped"]
+        #[must_use = "dropping the guard releases the lock: bind it to a name, such as `_guard`, and not to `_`"]
         #[allow(unreachable_pub)]
         pub struct $name$(<$inner: $bound>)? {
             held: $crate::guard::Held<$hold>,

@@ -24,7 +24,7 @@
 //! | the same on a database or server of your own | [`backend`] |
 //! | a directory of locks, with any text as a name | [`LockDir`] |
 //! | the same locks in memory, for tests | [`Memory`] |
-//! | code that works with any lock | the traits [`Lock`], [`SharedLock`], [`Semaphore`], [`Guard`] and [`Permit`], or [`AnyLock`] |
+//! | code that works with any lock | the traits [`Lock`], [`SharedLock`], [`Semaphore`], [`Guard`] and [`Permit`]; [`AnyLock`], [`AnySharedLock`], [`AnySemaphore`] |
 //! | to know which kind of fair lock is at a path | [`FifoKind::at`] |
 //! | a resource that refuses callers that have lost their lock | [`TokenGate`] |
 //! | a lock for the tasks of one process only | `tokio::sync::Mutex`, which needs no file |

@@ -98,6 +98,19 @@ impl WeakCore {
 /// # let lock = stanchion::FifoLock::open(tempfile::tempdir().unwrap().path().join("a.lock")).unwrap();
 /// # assert!(futures::executor::block_on(with_token(&lock)).unwrap_err().path().is_some());
 /// ```
+///
+/// The trait requires neither `Clone` nor `'static`. Every lock of this crate has both. A function
+/// that spawns a task states what it needs:
+///
+/// ```
+/// use stanchion::{Guard, Lock, Result};
+/// use tokio::task::JoinHandle;
+///
+/// fn spawn_job<L: Lock + Clone + 'static>(lock: &L) -> JoinHandle<Result<()>> {
+///     let lock = lock.clone();
+///     tokio::spawn(async move { lock.acquire().await?.release().await })
+/// }
+/// ```
 pub trait Lock: Handle {
     /// What a successful acquire returns.
     type Guard: Guard;
@@ -215,6 +228,8 @@ macro_rules! local_handle {
             ///
             /// # Errors
             ///
+            /// Those of a lock on files:
+            ///
             /// - [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) if another kind or
             ///   version of lock is here.
             /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if the files here are not those
@@ -223,15 +238,15 @@ macro_rules! local_handle {
             ///
             /// # Platform notes
             ///
-            /// In the initial pid namespace of a Linux host, the call locks no file. Elsewhere it
-            /// locks the lock file for a microsecond if neither the record nor the kernel's list of
-            /// locks names a living holder.
+            /// For a lock on files: in the initial pid namespace of a Linux host, the call locks no
+            /// file. Elsewhere it locks the lock file for a microsecond if neither the record nor
+            /// the kernel's list of locks names a living holder.
             pub fn status(&self) -> $crate::error::Result<$crate::status::Status> {
                 $crate::lock::Local::status(&*self.$core)
             }
 
             /// Deletes the files of the lock if no caller holds it or waits for it. The lock stays
-            /// usable: the next acquire creates them again.
+            /// usable: the next acquire creates them again. A lock in memory has no files.
             ///
             /// # Errors
             ///

@@ -206,7 +206,8 @@ impl Locks {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Incompatible`] if the name is in use for another kind.
+    /// - [`ErrorKind::Incompatible`] if the name is in use for another kind. This call does not ask
+    ///   a server: for a lock on a server, the first acquire returns this error.
     /// - [`ErrorKind::Closed`] after [`close`](Locks::close).
     /// - Those of the backend, for example of [`LockDir::lock`](crate::LockDir::lock).
     pub fn lock(&self, name: &str) -> Result<AnyLock> {

@@ -11,8 +11,8 @@ use stanchion::redis::{
 use stanchion::{
     AnyGuard, AnyLock, AnySemaphore, AnySharedLock, ErrorKind, FifoGuard, FifoLock, FifoPermit,
     FifoReadGuard, FifoRwLock, FifoSemaphore, FifoWriteGuard, FileGuard, FileLock, Lock, LockDir,
-    MemGuard, MemLock, MemRwLock, MemSemaphore, Memory, Method, NamedLock, Permit, PidGuard,
-    PidLock, SharedLock,
+    MemGuard, MemLock, MemRwLock, MemSemaphore, Memory, Method, NamedLock, PidGuard, PidLock,
+    SharedLock,
 };
 
 #[path = "conformance/support.rs"]
@@ -95,6 +95,10 @@ table! { OF_HANDLES:
         RedisLock RedisRwLock RedisSemaphore AnyLock AnySharedLock AnySemaphore;
     acquire_shared(): FifoRwLock FileLock MemRwLock RedisRwLock AnySharedLock;
     try_acquire_shared(): FifoRwLock FileLock MemRwLock RedisRwLock AnySharedLock;
+    read(): FifoRwLock MemRwLock RedisRwLock AnySharedLock;
+    write(): FifoRwLock MemRwLock RedisRwLock AnySharedLock;
+    try_read(): FifoRwLock MemRwLock RedisRwLock AnySharedLock;
+    try_write(): FifoRwLock MemRwLock RedisRwLock AnySharedLock;
     acquire_many(2): FifoSemaphore MemSemaphore RedisSemaphore AnySemaphore;
     try_acquire_many(2): FifoSemaphore MemSemaphore RedisSemaphore AnySemaphore;
     limit(): FifoSemaphore MemSemaphore RedisSemaphore AnySemaphore;

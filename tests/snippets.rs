@@ -156,7 +156,7 @@ mod pieces {
 
         let locks = Locks::connect("file:///run/app").await?; // in tests: "mem:"
         let guard = locks.lock("deploy")?.acquire().await?;
-        let reader = locks.rwlock("catalogue")?.acquire_shared().await?;
+        let reader = locks.rwlock("catalogue")?.read().await?;
         let permit = locks.semaphore("workers", 4)?.acquire_many(2).await?;
         Ok(())
     }
@@ -167,6 +167,40 @@ mod pieces {
         let locks = Locks::connect("mem:").await?; // in production: "file:///run/app"
         let guard = locks.lock("deploy")?.acquire().await?;
         assert!(locks.lock("deploy")?.try_acquire().await?.is_none());
+        Ok(())
+    }
+
+    mod paused {
+        use std::time::Duration;
+        use stanchion::{ErrorKind, Locks};
+
+        #[tokio::test(start_paused = true)] // needs Tokio's feature `test-util`
+        async fn a_second_backup_gives_up() -> stanchion::Result<()> {
+            let locks = Locks::connect("mem:").await?;
+            let _first = locks.lock("backup")?.acquire().await?;
+            let second = locks.lock("backup")?.acquire().timeout(Duration::from_secs(3600));
+            assert_eq!(second.await.unwrap_err().kind(), ErrorKind::TimedOut); // takes no hour
+            Ok(())
+        }
+    }
+
+    async fn errors() -> Done {
+        use std::io;
+        use stanchion::{Error, FifoLock};
+
+        async fn job() -> io::Result<()> {
+            let lock = FifoLock::open("./job.lock")?;
+            let guard = lock.acquire().await?;
+            std::fs::write("./job.txt", "done")?;
+            Ok(guard.release().await?)
+        }
+
+        if let Err(error) = job().await {
+            match error.downcast::<Error>() {
+                Ok(error) => eprintln!("the lock failed: {error} ({})", error.kind()),
+                Err(error) => eprintln!("the job failed: {error}"),
+            }
+        }
         Ok(())
     }
 

@@ -64,10 +64,10 @@ pub struct AnyLock {
 /// use stanchion::{AnySharedLock, FifoRwLock};
 ///
 /// let lock = AnySharedLock::from(FifoRwLock::open(dir.path().join("catalogue.lock"))?);
-/// let (one, two) = (lock.acquire_shared().await?, lock.acquire_shared().await?);
-/// assert!(lock.try_acquire().await?.is_none(), "there are readers");
+/// let (one, two) = (lock.read().await?, lock.read().await?);
+/// assert!(lock.try_write().await?.is_none(), "there are readers");
 /// drop((one, two));
-/// lock.acquire().await?.release().await
+/// lock.write().await?.release().await
 /// # }
 /// ```
 #[derive(Clone)]
@@ -89,7 +89,10 @@ pub struct AnySharedLock {
 ///
 /// let workers = FifoSemaphore::options().limit(4).open(directory.path(), "workers")?;
 /// let workers = AnySemaphore::from(workers);
-/// let three = workers.acquire_many(3).await?;
+/// let mut three = workers.acquire_many(3).await?;
+/// let one = three.split(1)?;
+/// assert_eq!((three.permits(), one.permits()), (2, 1));
+/// three.merge(one)?;
 /// assert!(workers.try_acquire_many(2).await?.is_none());
 /// three.release().await
 /// # }
@@ -161,6 +164,44 @@ impl AnySharedLock {
             place: Place::of(&lock, || Lock::acquire(&lock)),
             inner: Arc::new(lock),
         })
+    }
+
+    /// Waits for the lock as a reader. The same as [`acquire_shared`](Self::acquire_shared).
+    pub fn read(&self) -> Acquire<AnyGuard> {
+        self.acquire_shared()
+    }
+
+    /// Waits for the lock as the writer. The same as [`acquire`](Self::acquire).
+    pub fn write(&self) -> Acquire<AnyGuard> {
+        self.acquire()
+    }
+
+    /// Acquires the lock as a reader if that needs no waiting. The same as
+    /// [`try_acquire_shared`](Self::try_acquire_shared).
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`AnyLock::try_acquire`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the inner lock, except time limits.
+    pub async fn try_read(&self) -> Result<Option<AnyGuard>> {
+        self.try_acquire_shared().await
+    }
+
+    /// Acquires the lock as the writer if that needs no waiting. The same as
+    /// [`try_acquire`](Self::try_acquire).
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`AnyLock::try_acquire`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the inner lock, except time limits.
+    pub async fn try_write(&self) -> Result<Option<AnyGuard>> {
+        self.try_acquire().await
     }
 
     /// Waits for the lock as the writer; otherwise as [`AnyLock::acquire`].

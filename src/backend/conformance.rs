@@ -38,7 +38,7 @@ use tokio::sync::Barrier;
 use crate::acquire::Acquire;
 use crate::any::{AnyLock, AnySemaphore, AnySharedLock};
 use crate::error::{ErrorKind, Result};
-use crate::guard::{Guard, Permit};
+use crate::guard::Guard;
 use crate::lock::{Capabilities, Tokens};
 use crate::locks::Locks;
 use crate::status::{Held, Removal};

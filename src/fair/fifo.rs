@@ -46,7 +46,7 @@ pub struct FifoLock {
 fair_guard! {
     /// Holds the lock as long as this value lives.
     FifoGuard,
-    token: "The fencing token: strictly greater than that of every earlier grant of this lock, across processes and crashes, and across deleted state unless the wall clock was set back as well or more than a million grants a second went on before. Microseconds since the epoch, or one more than the last."
+    token: "Returns the fencing token. It is greater than the token of every earlier grant of this lock, also across processes and crashes. It is the time in microseconds since 1970, or the last token plus one, whichever is greater. If the record is deleted, tokens may go back only in two cases: the wall clock was set back, or there were more than a million grants a second."
 }
 
 lends_its_file!(FifoGuard);

@@ -59,13 +59,13 @@ pub struct FifoRwLock {
 fair_guard! {
     /// Holds the lock as a reader as long as this value lives.
     FifoReadGuard,
-    token: "The fencing token of the last writer, who had it before this reader came in: what is read is not older than that. Readers that are inside together have the same one."
+    token: "Returns the fencing token of the last writer before this reader. What is read is not older than that writer. Readers that hold the lock together have the same token."
 }
 
 fair_guard! {
     /// Holds the lock as the writer as long as this value lives.
     FifoWriteGuard,
-    token: "The fencing token: strictly greater than that of every earlier writer of this lock, across processes and crashes, and across deleted state unless the wall clock was set back as well or more than a million grants a second went on before. Microseconds since the epoch, or one more than the last.",
+    token: "Returns the fencing token. It is greater than the token of every earlier writer of this lock, also across processes and crashes. It is the time in microseconds since 1970, or the last token plus one, whichever is greater. If the record is deleted, tokens may go back only in two cases: the wall clock was set back, or there were more than a million grants a second.",
     reader: FifoReadGuard
 }
 

@@ -68,7 +68,7 @@ pub struct FifoSemaphore {
 fair_guard! {
     /// Holds one or more permits as long as this value lives.
     FifoPermit,
-    token: "A number that no other grant of this semaphore has. Of grants that do not overlap in time the later one has the greater, unless deleted state and a clock that was set back come together, or the earlier one was of a process that had all permits while another one changed their number."
+    token: "Returns a number that no other grant of this semaphore has. Of two grants that do not overlap in time, the later one has the greater number. There are two exceptions: the record was deleted and the wall clock was set back; or the process of the earlier grant held all permits while another process changed their number."
 }
 
 crate::guard::is_permit!(FifoPermit);

@@ -269,6 +269,53 @@ impl FileGuard {
         synced.map_err(|e| at("sync the file", e))
     }
 
+    /// Truncates the file to this many bytes, or extends it with zeros. Waits until all writes have
+    /// ended. The position in the file does not change. So go back to the start before you write a
+    /// new content.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("count");
+    /// use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+    ///
+    /// let mut file = stanchion::open_locked(&path).await?;
+    /// let mut count = String::new();
+    /// file.read_to_string(&mut count).await?;
+    /// let next = count.parse().unwrap_or(0) + 1;
+    /// file.set_len(0).await?;
+    /// file.rewind().await?;
+    /// file.write_all(next.to_string().as_bytes()).await?;
+    /// file.release().await?;
+    /// # assert_eq!(std::fs::read(&path)?, b"1");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// The lock stays held. The file has the old or the new length. If the guard is dropped while
+    /// the change still runs, the file stays locked until the change has ended.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Io`] when a write since the last flush failed, or the length cannot be
+    ///   changed.
+    /// - [`ErrorKind::Unsupported`] outside a runtime.
+    pub async fn set_len(&mut self, bytes: u64) -> Result<()> {
+        let this = &mut self.held.hold;
+        this.refuse_copy()?;
+        pool::handle()?;
+        let shared = this.shared.clone();
+        let at = |step, error| Error::io(step, shared.target.path(), error);
+        // By Tokio's file: if this future is dropped half way, the lock outlasts the change.
+        let mut file = this.pinned().map_err(|e| at("use the file", e))?;
+        let flushed = file.flush().await;
+        flushed.map_err(|e| at("write to the file", e))?;
+        let changed = file.set_len(bytes).await;
+        changed.map_err(|e| at("change the length of the file", e))
+    }
+
     /// Returns the file for the standard library's calls, which block this thread. Waits for reads
     /// and writes that still run.
     ///

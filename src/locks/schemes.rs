@@ -75,7 +75,10 @@ pub(super) fn unknown<T>(scheme: &str) -> Result<T> {
     let registered = registered();
     let others: Vec<_> = registered.keys().map(|it| format!("{it}:")).collect();
     known.extend(others.iter().map(String::as_str));
-    let text = format!("unknown scheme {scheme}: known are {}", known.join(", "));
+    let text = format!(
+        "unknown scheme {scheme}: the known schemes are {}",
+        known.join(", ")
+    );
     Err(Error::new(ErrorKind::Unsupported, text))
 }
 

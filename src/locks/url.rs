@@ -50,8 +50,7 @@ impl LockUrl {
     /// - [`ErrorKind::Unsupported`] if the scheme is unknown.
     pub fn parse(text: &str) -> Result<Self> {
         let Some((scheme, rest)) = split_scheme(text) else {
-            let text = "not a URL of locks: use for example file:///DIRECTORY, mem:, mem:NAME or redis://HOST";
-            return Err(Error::new(ErrorKind::InvalidInput, text));
+            return wrong(&no_scheme(text));
         };
         let scheme = scheme.to_ascii_lowercase();
         let (rest, name) = match rest.split_once('#') {
@@ -163,6 +162,17 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
     is_scheme.then_some((scheme, rest))
 }
 
+/// Explains why a text without a scheme is no URL. A path gets the URL that was probably meant.
+fn no_scheme(text: &str) -> String {
+    let is_plain = |it: char| it.is_ascii_alphanumeric() || "/-_.~".contains(it);
+    match text.starts_with('/') && text.chars().all(is_plain) {
+        true => format!("not a URL of locks: for the directory {text}, write file://{text}"),
+        false => "not a URL of locks: it must begin with a scheme, as in file:///run/app, mem:, \
+                  redis://HOST or postgres://HOST/DATABASE"
+            .to_owned(),
+    }
+}
+
 fn wrong<T>(text: &str) -> Result<T> {
     Err(Error::new(ErrorKind::InvalidInput, text))
 }
@@ -202,9 +212,10 @@ fn directory(rest: &str) -> Result<PathBuf> {
         Some(rest) => {
             let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
             if !host.is_empty() && !host.eq_ignore_ascii_case("localhost") {
-                return wrong(
-                    "a file: URL takes no host but localhost, and an absolute path: file:///run/app",
-                );
+                return wrong(&format!(
+                    "the host of a file: URL must be empty or localhost, and is {host:?}: three \
+                     slashes begin an absolute path, as in file:///run/app"
+                ));
             }
             path
         }
@@ -320,6 +331,24 @@ mod tests {
             let read = parse(url).directory().expect("a directory").to_owned();
             let read = read.to_string_lossy().replace('\\', "/");
             assert!(read.trim_start_matches('/').len() > 10, "{read}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_url_that_was_probably_meant() {
+        for (text, said) in [
+            (
+                "/run/app",
+                "for the directory /run/app, write file:///run/app",
+            ),
+            ("/run/my app", "must begin with a scheme"),
+            ("", "must begin with a scheme"),
+            ("run/app", "must begin with a scheme"),
+            ("file://run/app", "is \"run\": three slashes"),
+        ] {
+            let error = LockUrl::parse(text).expect_err(text);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(said), "{text}: {error}");
         }
     }
 

@@ -137,7 +137,7 @@ fn what_it_cannot_do_is_said() {
         far,
         ("http://host#a", 2, "unknown scheme http:"),
         ("file:a#b", 2, "absolute"),
-        ("file://server/a#b", 2, "no host but localhost"),
+        ("file://server/a#b", 2, "must be empty or localhost"),
     ] {
         for task in [
             &["run", url, "--", "true"][..],

@@ -45,6 +45,39 @@ fn it_reads_writes_seeks_and_syncs() {
     assert_eq!(content, "hello, world!!?");
 }
 
+#[test]
+fn set_len_waits_for_writes_and_leaves_the_position() {
+    let place = Place::new();
+    let lock = open(&place, FileLock::options());
+    in_runtime(async {
+        let mut file = lock.acquire().await.expect("free");
+        file.write_all(b"a long content").await.expect("written");
+        file.set_len(6).await.expect("truncated");
+        assert_eq!(file.stream_position().await.expect("known"), 14);
+        file.rewind().await.expect("rewound");
+        let mut two = [0; 2];
+        file.read_exact(&mut two).await.expect("read");
+        file.set_len(8).await.expect("extended");
+        let mut rest = Vec::new();
+        file.read_to_end(&mut rest).await.expect("read");
+        assert_eq!((&two, &*rest), (b"a ", &b"long\0\0"[..]));
+        file.release().await.expect("released");
+    });
+    let read_only = open(&place, FileLock::options().write(false));
+    in_runtime(async {
+        let mut file = read_only.acquire().await.expect("free");
+        let error = file.set_len(0).await.expect_err("it may only read");
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(error.to_string().contains("length"), "{error}");
+    });
+    let mut file = lock.acquire().block().expect("free");
+    let error = Polled::new(file.set_len(0)).finish();
+    assert_eq!(
+        error.expect_err("no runtime").kind(),
+        ErrorKind::Unsupported
+    );
+}
+
 /// Dropping a read that has begun leaves the position of the file unchanged.
 #[test]
 fn a_dropped_read_moves_nothing() {
@@ -112,7 +145,7 @@ fn p43_waiting_for_the_writes_reports_a_failed_one() {
     let place = Place::new();
     std::fs::write(place.path(), "").expect("written");
     let lock = open(&place, FileLock::options().write(false));
-    for way in 0..4 {
+    for way in 0..5 {
         in_runtime(async {
             let mut file = lock.acquire().await.expect("free");
             file.write_all(b"x").await.expect("handed over");
@@ -123,6 +156,7 @@ fn p43_waiting_for_the_writes_reports_a_failed_one() {
                 0 => file.as_std().await.map(drop),
                 1 => file.sync_all().await,
                 2 => file.into_std().await.map(drop),
+                3 => file.set_len(0).await,
                 _ => file.downgrade().await.map(drop),
             };
             assert_eq!(told.expect_err("it may only read").kind(), ErrorKind::Io);
@@ -171,6 +205,30 @@ fn a_guard_dropped_over_a_running_write_stays_locked_until_that_has_ended() {
         assert!(after >= before && after == 13, "written before the unlock");
         drop(guard);
     }
+}
+
+/// The same for a change of the length.
+#[test]
+fn a_guard_dropped_while_its_length_changes_stays_locked_until_that_has_ended() {
+    let place = Place::new();
+    std::fs::write(place.path(), "0123456789").expect("written");
+    let lock = open(&place, by_events());
+    let runtime = of_one_thread();
+    let resume = keep_busy(&runtime);
+    let mut waiter = runtime.block_on(async {
+        let mut file = lock.acquire().await.expect("free");
+        assert_pending!(Polled::new(file.set_len(4)).poll().map(drop));
+        drop(file);
+        queued(&lock)
+    });
+    assert!(lock.try_acquire().expect("no error").is_none());
+    assert_pending!(waiter.poll().map(drop));
+    let length = || std::fs::metadata(place.path()).expect("there").len();
+    assert_eq!(length(), 10);
+    resume.send(()).expect("it listens");
+    let guard = waiter.finish().expect("the change has ended");
+    assert_eq!(length(), 4, "changed before the unlock");
+    drop(guard);
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn p45_a_database_without_the_locks_says_how_to_install_them() {
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     let text = error.to_string();
     assert!(
-        text.contains("stanchion sql") && text.contains("install(true)"),
+        text.contains("stanchion sql") && text.contains("install=true"),
         "{text}"
     );
 }

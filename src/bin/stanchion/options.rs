@@ -82,9 +82,25 @@ Examples:
   stanchion man run | man -l -
   stanchion man > stanchion.1; stanchion man status > stanchion-status.1";
 
+#[cfg(unix)]
+const PROGRAM: &str = "\
+Examples:
+  stanchion run deploy.lock -- ./deploy --all
+  stanchion status deploy.lock
+
+In a script, `stanchion run` replaces flock(1) and takes the same options.
+The help of each command has more examples, and its exit codes: stanchion run --help";
+
+#[cfg(not(unix))]
+const PROGRAM: &str = "\
+Examples:
+  stanchion status deploy.lock
+
+The help of each command has more examples, and its exit codes: stanchion status --help";
+
 /// A fair lock for commands: first come, first served, among all processes of a host
 #[derive(Debug, Parser)]
-#[command(name = "stanchion", version, max_term_width = 100)]
+#[command(name = "stanchion", version, max_term_width = 100, after_help = PROGRAM)]
 pub(crate) struct Options {
     #[command(subcommand)]
     pub(crate) task: Task,
@@ -191,7 +207,10 @@ mod tests {
 
     #[test]
     fn every_command_has_examples() {
-        for command in Options::command().get_subcommands() {
+        let program = Options::command();
+        let help = program.get_after_help().expect("help").to_string();
+        assert!(help.starts_with("Examples:\n  stanchion "), "{help}");
+        for command in program.get_subcommands() {
             let help = command.get_after_help().expect("help").to_string();
             let example = format!("Examples:\n  stanchion {}", command.get_name());
             assert!(help.contains(&example), "{help}");
