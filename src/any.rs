@@ -238,6 +238,7 @@ impl Granted for AnyGuard {
 impl fmt::Debug for AnyGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AnyGuard")
+            .field("place", &Granted::hold(self).place())
             .field("token", &self.token())
             .finish_non_exhaustive()
     }

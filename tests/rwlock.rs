@@ -244,7 +244,7 @@ fn p66_other_kinds_are_refused_with_both_names() {
     assert_eq!(error.kind(), ErrorKind::Incompatible);
     let text = error.to_string();
     assert!(
-        text.contains("has a rwlock") && text.contains("not a lock"),
+        text.contains("has a reader-writer lock") && text.contains("not a lock"),
         "{text}"
     );
     drop(reads(&lock));

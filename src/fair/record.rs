@@ -84,6 +84,14 @@ impl Kind {
         }
     }
 
+    /// Returns its name, for errors.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::RwLock => "reader-writer lock",
+            Self::Lock | Self::Semaphore => self.word(),
+        }
+    }
+
     /// Returns the beginning of the first line, up to the limit.
     fn start(self) -> String {
         format!("stanchion {VERSION} {} ", self.word())

@@ -12,7 +12,7 @@ fn wrong_usage() {
     let site = Site::new();
     for (arguments, about) in [
         (&[][..], "Usage"),
-        (&["dance"], "dance"),
+        (&["dance.lock", "true"], "stanchion run LOCK COMMAND"),
         (&["run"], "LOCK"),
         (&["run", "LOCK"], "COMMAND"),
         (&["run", "LOCK", "--"], "COMMAND"),

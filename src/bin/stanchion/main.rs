@@ -43,6 +43,10 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version come this way too, with code 0.
             let _ = error.print();
+            // The first word of flock(1) is the lock.
+            if error.kind() == clap::error::ErrorKind::InvalidSubcommand {
+                exit::say("to run a command under a lock: stanchion run LOCK COMMAND");
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
         }
     };

@@ -117,7 +117,7 @@ impl Line {
             line.check_slots(slots.as_ref())?;
             return Ok(line);
         }
-        let (theirs, ours) = (line.kind.word(), kind.word());
+        let (theirs, ours) = (line.kind.name(), kind.name());
         let text = format!("this process has a {theirs} open at this path, not a {ours}");
         Err(Error::at(ErrorKind::Incompatible, text, door))
     }
