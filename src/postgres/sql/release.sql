@@ -7,7 +7,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = "@schema@", pg_temp
 DECLARE
   l "@schema@".locks := begin_step(name_, durable_);
   r "@schema@".entries;
-  t bigint := tick(l);
   held boolean;
 BEGIN
   IF l.number IS NULL THEN
@@ -17,7 +16,7 @@ BEGIN
   held := coalesce(r.turn > 0, false);
   IF action_ = 'pass' THEN
     IF held AND r.turn = turn_ THEN
-      r.deadline := t + r.patience;
+      r.deadline := l.last + r.patience;
       l.due := least(l.due, r.deadline);
       l := take_back(l, r);
     END IF;
@@ -33,9 +32,8 @@ BEGIN
       DELETE FROM entries WHERE lock = l.number AND id = id_;
     END IF;
   END IF;
-  l := check_server(l, t, quarantine_);
-  l := reap(l, t);
-  l := grant_next(l, NULL, t);
-  PERFORM save(l);
-  RETURN held;
+  l := check_server(l, quarantine_);
+  l := reap(l);
+  l := grant_next(l, NULL);
+  RETURN save(l, held);
 END $body$;
