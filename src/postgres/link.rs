@@ -217,6 +217,10 @@ impl Setup {
     }
 
     async fn prepare(&self, steps: &Client) -> Result<Prepared> {
+        // Otherwise the server plans each statement anew in the first five calls.
+        let _ = steps
+            .batch_execute("SET plan_cache_mode = force_generic_plan")
+            .await;
         let Calls {
             acquire,
             heartbeat,

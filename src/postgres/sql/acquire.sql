@@ -39,6 +39,23 @@ BEGIN
     RETURN concat_ws(' ', 5, 'lease', l.lease, lease_);
   END IF;
   l.lease := lease_;
+  -- The usual case in few statements: a plain lock is free, and nothing is overdue. All other cases
+  -- follow below.
+  IF l.shares = 1 AND l.used = 0 AND l.waiting = 0 AND token_ = 0 AND l.last < l.due AND l.last >= l.until THEN
+    l.last := l.last + 1;
+    UPDATE fences SET turn = l.last
+      WHERE lock = (SELECT lock FROM fences WHERE lock = l.number
+        AND NOT EXISTS (SELECT FROM entries WHERE lock = l.number)
+        AND (NOT quarantine_ OR l.run = (SELECT run FROM marker)) FOR UPDATE SKIP LOCKED);
+    IF FOUND THEN
+      UPDATE locks SET lease = lease_, last = l.last, used = 1, due = least(l.due, l.last + lease_),
+          crashed = false, drops = l.drops OR drops_, fenced = false, token = l.last,
+          sole = ROW(l.number, id_, l.last, 'h', l.last, l.last, false, l.crashed, cost_, mode_, drops_,
+            patience_, claim_, delay_, inbox_, owner_, NULL, l.last + lease_)
+        WHERE number = l.number;
+      RETURN concat_ws(' ', 1, l.last, l.crashed::int, l.last);
+    END IF;
+  END IF;
   l := check_server(l, quarantine_);
 
   r := find(l, id_);
