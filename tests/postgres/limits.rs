@@ -7,9 +7,9 @@ use std::time::Duration;
 use stanchion::ErrorKind;
 use stanchion::postgres::{Options, PgClient};
 
-use crate::server::{Server, Session, owned_directory};
+use crate::server::{Server, owned_directory};
 use crate::skip::{root, success};
-use crate::support::{Polled, eventually, in_runtime};
+use crate::support::{Polled, eventually, in_runtime, kind_of};
 
 /// No lease ends during a test by itself.
 fn options() -> Options {
@@ -58,7 +58,7 @@ fn p47_a_server_that_ends_idle_sessions_costs_no_hold() {
         "idle_session_timeout",
         "idle_in_transaction_session_timeout",
     ] {
-        server.ask(&format!("ALTER ROLE postgres SET {setting} = '100ms'"));
+        server.ask(&format!("ALTER ROLE postgres SET {setting} = '2s'"));
     }
     let client = server.connect(options());
     let lock = client.lock("a");
@@ -79,32 +79,27 @@ fn p47_a_server_that_ends_idle_sessions_costs_no_hold() {
 /// A client that must connect again finds no free connection for a time.
 #[test]
 fn p47_a_server_at_its_connection_limit_costs_no_hold_and_no_place() {
-    let server = need!(Server::start_with(&[
-        "max_connections=8",
-        "superuser_reserved_connections=0"
-    ]));
-    let client = server.connect(options());
+    let server = need!(Server::start());
+    drop(server.connect(options()));
+    server.ask("CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA stanchion TO app");
+    let limit = |most| server.ask(&format!("ALTER ROLE app CONNECTION LIMIT {most}"));
+    let connected = || server.count("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'");
+    let connecting = options().connect(server.url_of("app"));
+    let client = in_runtime(connecting).expect("a client");
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
     let mut waiter = Polled::pending(lock.acquire());
     let waiting = || server.count("SELECT waiting FROM stanchion.locks") == 1;
     eventually("queued", waiting);
-    // The places of the client are taken before it comes back.
-    server.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'stanchion%'");
-    let mut sessions = Vec::new();
-    eventually("at the limit", || match Session::open(&server.url()) {
-        Ok(session) => {
-            sessions.push(session);
-            false
-        }
-        Err(error) => {
-            let full = error.code().is_some_and(|it| it.code() == "53300");
-            full && server.connections(&format!("stanchion:{}", std::process::id())) == 0
-        }
-    });
+    limit(0);
+    server.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'");
+    eventually("cut off", || connected() == 0);
+    let error = in_runtime(lock.status()).expect_err("no connection");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(guard.is_held() && waiter.poll().is_pending());
-    drop(sessions);
+    limit(-1);
     in_runtime(guard.ensure_held()).expect("connected again");
+    assert_eq!(connected(), 2);
     in_runtime(guard.release()).expect("released");
     drop(waiter.finish().expect("its turn"));
 }
@@ -165,7 +160,14 @@ fn p45_a_full_disk_is_unavailable_and_loses_nothing() {
         .expect("an end of the space");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.to_string().contains("53100"), "{error}");
+    let patient = server.connect(options());
+    let mut waits = Polled::pending(patient.lock(name(refused)).acquire());
+    // While this one is refused again, so is that one.
+    let again = in_runtime(client.lock(name(refused)).acquire());
+    assert_eq!(kind_of(again), ErrorKind::Unavailable);
+    assert!(waits.poll().is_pending());
     std::fs::remove_file(small.filler()).expect("space");
+    in_runtime(waits.finish().expect("there is space").release()).expect("released");
     drop(in_runtime(client.lock(name(refused)).acquire()).expect("there is space"));
     in_runtime(guard.ensure_held()).expect("held");
     let token = guard.token();
@@ -207,7 +209,8 @@ fn p59_an_open_transaction_keeps_dead_rows_only_until_it_ends() {
     // Without the transaction, the rows are changed in place.
     in_runtime(rounds(500));
     server.ask("VACUUM");
-    assert!(size() <= small + 64 * 1024, "{small} {}", size());
+    // A vacuum adds maps of the free space.
+    assert!(size() <= small + 256 * 1024, "{small} {}", size());
     in_runtime(guard.release()).expect("released");
     drop(waiter.finish().expect("its turn"));
 }

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use stanchion::redis::{OnDisconnect, Options, RedisClient};
-use stanchion::{ErrorKind, Loss, Result};
+use stanchion::redis::{Options, RedisClient};
+use stanchion::{ErrorKind, Loss};
 
 use crate::server::Server;
 use crate::support::{Polled, eventually, in_runtime, kind_of};

@@ -41,7 +41,7 @@ BEGIN
   l.lease := lease_;
   -- The usual case in few statements: a plain lock is free, and nothing is overdue. All other cases
   -- follow below.
-  IF l.shares = 1 AND l.used = 0 AND l.waiting = 0 AND token_ = 0 AND l.last < l.due AND l.last >= l.until THEN
+  IF l.shares = 1 AND cost_ = 1 AND l.used = 0 AND l.waiting = 0 AND token_ = 0 AND l.last < l.due AND l.last >= l.until THEN
     l.last := l.last + 1;
     UPDATE fences SET turn = l.last
       WHERE lock = (SELECT lock FROM fences WHERE lock = l.number

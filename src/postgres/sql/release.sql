@@ -17,7 +17,7 @@ BEGIN
   -- other cases follow below.
   IF action_ = 'release' AND l.shares = 1 AND (l.sole).id = id_ AND l.last < l.due AND l.last >= l.until THEN
     IF l.waiting = 0 THEN
-      UPDATE locks SET last = l.last, used = 0, sole = NULL
+      UPDATE locks SET last = l.last, used = 0, fenced = false, sole = NULL
         WHERE number = l.number AND (NOT quarantine_ OR run = (SELECT m.run FROM marker AS m));
       IF FOUND THEN
         RETURN true;
@@ -33,14 +33,14 @@ BEGIN
           RETURNING lock, id, number, 'h', l.last, l.last, true, l.crashed, cost, mode, drops, patience,
             claim, delay, inbox, owner, deadline, least(l.last + claim, coalesce(deadline, l.last + patience))
           INTO r;
+        l.waiting := l.waiting - 1;
         IF is_gone(r.inbox) THEN
           l.sole := r;
-          l.waiting := l.waiting - 1;
           l := take_back(l, r);
           RETURN save(grant_next(l, NULL), true);
         END IF;
         done := tell(r.inbox, concat_ws(' ', 'offer', r.id, r.turn, r.token, r.crashed::int));
-        UPDATE locks SET last = l.last, waiting = l.waiting - 1, due = least(l.due, r.expiry),
+        UPDATE locks SET last = l.last, waiting = l.waiting, due = least(l.due, r.expiry),
             crashed = false, fenced = false, token = l.last, sole = r
           WHERE number = l.number;
         RETURN true;
