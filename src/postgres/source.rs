@@ -33,7 +33,7 @@ type Dial = dyn Fn(&Config, Ear) -> BoxFuture<'static, Result<Client>> + Send + 
 
 /// The server of one client.
 pub(super) enum Source {
-    Own(Own),
+    Own(Box<Own>),
     /// The connection of the caller.
     Lent(Lent, PathBuf),
 }
@@ -94,12 +94,12 @@ impl Source {
         dial: impl FnOnce(&Path) -> Box<Dial>,
     ) -> Result<Self> {
         let address = PathBuf::from(address_of(&direct, schema));
-        Ok(Self::Own(Own {
+        Ok(Self::Own(Box::new(Own {
             steps: steps.map(parsed).transpose()?,
             direct,
             dial: dial(&address),
             address,
-        }))
+        })))
     }
 
     /// Returns the address, for errors and to compare locks.

@@ -35,7 +35,7 @@ impl Clocked {
             ("LD_PRELOAD", library.to_str().expect("a plain path")),
             (
                 "FAKETIME_TIMESTAMP_FILE",
-                &file.to_str().expect("a plain path").to_owned(),
+                file.to_str().expect("a plain path"),
             ),
             ("FAKETIME_NO_CACHE", "1"),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),

@@ -73,10 +73,13 @@ impl Number {
 }
 
 /// The commands that only this server has.
-#[derive(Default)]
 pub(crate) struct Place;
 
 impl Place {
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
     pub(crate) async fn obey(&mut self, _: &mut Child, word: &str, _: &str) {
         panic!("an unknown command: {word}");
     }

@@ -89,12 +89,15 @@ impl Number {
 }
 
 /// The commands that only this server has.
-#[derive(Default)]
 pub(crate) struct Place {
     others: Vec<Client>,
 }
 
 impl Place {
+    pub(crate) fn new() -> Self {
+        Self { others: Vec::new() }
+    }
+
     pub(crate) async fn obey(&mut self, own: &mut Child, word: &str, rest: &str) {
         match word {
             "fork" => fork::in_a_copy(rest, &own.client, &own.url, &mut own.guard),

@@ -63,7 +63,7 @@ async fn obey() {
         guard: None,
         hear: child::commands(),
     };
-    let mut place = Place::default();
+    let mut place = Place::new();
     say("ready");
     while let Some(line) = own.hear.recv().await {
         let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
