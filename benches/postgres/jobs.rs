@@ -200,7 +200,7 @@ fn crash(scene: &Scene) -> io::Result<Vec<f64>> {
 /// Rounds without another caller, by four processes on locks of their own.
 fn bloat(scene: &Scene) -> io::Result<Vec<f64>> {
     let mut processes = scene.start_many(4)?;
-    let rounds = scene.amount(2_000, 25_000);
+    let rounds = scene.amount(2_000, 10_000);
     for process in &mut processes {
         process.tell(&format!("alone {rounds}"))?;
     }

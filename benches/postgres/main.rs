@@ -16,7 +16,7 @@
 //! | `storm` | 8 processes without pause: grants a second, and the share of the busiest |
 //! | `overtakes` | 12 processes of 12 rounds: how many earlier requests are overtaken |
 //! | `crash` | from just before `kill -9` of the holder until the next process holds |
-//! | `bloat` | 100,000 rounds: the size of the tables with their indexes |
+//! | `bloat` | 40,000 rounds of 4 processes, each on a lock of its own: the size of the tables with their indexes |
 //!
 //! | subject | what |
 //! |---|---|
