@@ -246,6 +246,20 @@ mod pieces {
         Ok(())
     }
 
+    #[cfg(feature = "postgres")]
+    async fn on_a_connection_of_the_program() -> Done {
+        use std::sync::Arc;
+        use stanchion::postgres::PgClient;
+
+        let url = "postgres://app@db/shop";
+        let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+        tokio::spawn(connection);
+        let client = Arc::new(client);
+        let locks = PgClient::from_client(client.clone(), url).await?;
+        let guard = locks.lock("nightly backup").acquire().await?;
+        Ok(())
+    }
+
     async fn work(guard: stanchion::FifoGuard) {}
     async fn reply_try_later() {}
     async fn back_up(token: u64) {}

@@ -406,7 +406,7 @@ pub(crate) fn refuse_foreign(place: &Place, kind: Kind, content: &Content) -> Re
     };
     let text = format!(
         "the lock at this path is another one: {theirs}; this one: {}",
-        kind.description()
+        record::description(kind)
     );
     Err(Error::at(ErrorKind::Incompatible, text, place.state()))
 }

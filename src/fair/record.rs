@@ -38,6 +38,7 @@ use std::fs::File;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub(crate) use crate::lock::Kind;
 use crate::owner::Recorded;
 use crate::sys::file::{self, FileId};
 use crate::sys::filesystem::{FileSystem, Locality};
@@ -66,41 +67,14 @@ const OWNER_AT: usize = SINCE_AT + DIGITS + 1;
 const FILE: &str = "file=";
 const FILE_AT: usize = LENGTH - 1 - DIGITS - FILE.len();
 
-/// The kind of lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Lock,
-    RwLock,
-    Semaphore,
+/// Returns the beginning of the first line, up to the limit.
+fn start(kind: Kind) -> String {
+    format!("stanchion {VERSION} {} ", kind.word())
 }
 
-impl Kind {
-    /// Returns the word for this kind in the record.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Lock => "lock",
-            Self::RwLock => "rwlock",
-            Self::Semaphore => "semaphore",
-        }
-    }
-
-    /// Returns its name, for errors.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::RwLock => "reader-writer lock",
-            Self::Lock | Self::Semaphore => self.word(),
-        }
-    }
-
-    /// Returns the beginning of the first line, up to the limit.
-    fn start(self) -> String {
-        format!("stanchion {VERSION} {} ", self.word())
-    }
-
-    /// Describes a lock of this version and kind, for the error about a foreign record.
-    pub(crate) fn description(self) -> String {
-        format!("version {VERSION}, kind {}", self.word())
-    }
+/// Describes a lock of this version and kind, for the error about a foreign record.
+pub(crate) fn description(kind: Kind) -> String {
+    format!("version {VERSION}, kind {}", kind.word())
 }
 
 /// The part of the record that the protocol needs.
@@ -169,7 +143,7 @@ pub(crate) fn kind_of(bytes: &[u8]) -> Option<(Kind, u64)> {
 
 /// Returns the limit and what follows the first line, if the line is of this version and kind.
 fn body(bytes: &[u8], kind: Kind) -> Option<(u64, &[u8])> {
-    let rest = bytes.strip_prefix(kind.start().as_bytes())?;
+    let rest = bytes.strip_prefix(start(kind).as_bytes())?;
     let limit = number(rest, 0)?;
     let counted = kind == Kind::Semaphore;
     let body = rest.get(DIGITS..)?.strip_prefix(b"\n")?;
@@ -210,7 +184,7 @@ fn foreign(bytes: &[u8], ours: Kind) -> Option<String> {
     if let Some(limit) = limit.filter(|limit| *limit > 0) {
         text.push_str(&format!(", limit {limit}"));
     }
-    (text != ours.description()).then_some(text)
+    (text != description(ours)).then_some(text)
 }
 
 /// Returns the holder that a record names, for status. `locality` is that of its file.
@@ -232,9 +206,9 @@ impl Draft {
     pub(crate) fn new(kind: Kind) -> Self {
         let mut bytes = Box::new([b' '; LENGTH]);
         let zero = [b'0'; DIGITS];
-        let start = kind.start();
-        let body = start.len() + DIGITS + 1;
-        let first = start.bytes().chain(zero).chain([b'\n']);
+        let begin = start(kind);
+        let body = begin.len() + DIGITS + 1;
+        let first = begin.bytes().chain(zero).chain([b'\n']);
         bytes
             .iter_mut()
             .zip(first)
@@ -355,7 +329,7 @@ fn file_named_in(bytes: &[u8]) -> Option<u64> {
 
 fn clear_flag(bytes: &mut [u8]) {
     if let Some((kind, _)) = kind_of(bytes) {
-        let body = kind.start().len() + DIGITS + 1;
+        let body = start(kind).len() + DIGITS + 1;
         if let Some(flag) = bytes.get_mut(body + HELD_AT) {
             *flag = Flag::Clear.digit();
         }

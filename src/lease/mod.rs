@@ -158,6 +158,9 @@ mod session;
 #[path = "../../tests/lease/mod.rs"]
 mod simulation;
 mod store;
+#[cfg(test)]
+#[path = "../../tests/lease/verdicts.rs"]
+mod verdicts;
 
 pub(crate) use client::{Client, LeaseLock};
 pub(crate) use hold::LeaseHold;
@@ -169,3 +172,5 @@ pub(crate) use store::{
     Answer, Doubt, Enter, Entered, Failure, Grant, Heartbeat, Inspection, Leave, Link, LockState,
     Member, Mismatch, Notice, Notices, Pulse, Remedy, Store, Target, Terms, Tokens,
 };
+#[cfg(test)]
+pub(crate) use verdicts::assert_documented;

@@ -54,7 +54,7 @@ use super::actor::Command;
 use super::options::Settings;
 use crate::backend::Mode;
 use crate::error::{Error, ErrorKind, Result};
-pub(crate) use crate::lock::Tokens;
+pub(crate) use crate::lock::{Kind, Tokens};
 use crate::status::Owner;
 
 /// A server, or the part of it that has the locks of one client.
@@ -125,25 +125,6 @@ pub(crate) trait Link: Send + Sync + 'static {
 
     /// Tests whether the server answers.
     fn ping(&self) -> Answer<()>;
-}
-
-/// The kind of a lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Lock,
-    RwLock,
-    Semaphore,
-}
-
-impl Kind {
-    /// Returns the word for it, in records and errors.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Lock => "lock",
-            Self::RwLock => "rwlock",
-            Self::Semaphore => "semaphore",
-        }
-    }
 }
 
 /// One lock on the server. All handles of one name must agree in kind and limit.

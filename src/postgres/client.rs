@@ -1,5 +1,10 @@
 //! The client, and the locks that it opens.
 
+use std::ops::Deref;
+use std::path::Path;
+
+use tokio_postgres::Client;
+
 use super::options::Options;
 use crate::error::Result;
 
@@ -114,6 +119,49 @@ impl PgClient {
     ///   locks is installed.
     pub async fn connect(url: impl AsRef<str>) -> Result<Self> {
         Self::options().connect(url).await
+    }
+
+    /// Runs the steps on an existing connection: an `Arc<tokio_postgres::Client>`, or a connection of
+    /// a pool that dereferences to the client. The client never closes it.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::Arc;
+    /// use stanchion::postgres::PgClient;
+    ///
+    /// let url = "postgres://app@db/shop";
+    /// let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    /// tokio::spawn(connection);
+    /// let client = Arc::new(client);
+    /// let locks = PgClient::from_client(client.clone(), url).await?;
+    /// let guard = locks.lock("deploy").acquire().await?;
+    /// client.execute("UPDATE releases SET deployed = now()", &[]).await?;
+    /// guard.release().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// `address` is the name of the server in errors. Clients of one server with the same address
+    /// recognize each other's locks in [`acquire_all`](crate::acquire_all).
+    ///
+    /// The messages of the server go to the owner of the connection, so waiters
+    /// [poll](super::Config::poll_interval). Do not begin a transaction on the connection: steps
+    /// would become a part of it. It works as long as the runtime that drives it. The client cannot
+    /// replace it when it breaks, and no other client notices that it broke.
+    ///
+    /// To let the client make its own connections, use [`Options::connect_with`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the connection as it is.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`connect`](PgClient::connect).
+    pub async fn from_client<C>(client: C, address: impl AsRef<Path>) -> Result<Self>
+    where
+        C: Deref<Target = Client> + Send + Sync + 'static,
+    {
+        Self::options().from_client(client, address).await
     }
 
     /// Returns the default options.

@@ -1,19 +1,21 @@
 //! The store of the lease core: two connections, and the calls of the steps.
 //!
 //! One connection runs the steps. It may lead through a pooler. The other one listens to the inbox
-//! of the client, and holds the advisory lock that shows other clients that this one lives.
+//! of the client, and holds the advisory lock that shows other clients that this one lives. On a
+//! connection that was handed in, the client cannot listen.
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, try_join};
+use futures::future::{BoxFuture, try_join, try_join3};
 use tokio::sync::oneshot;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, Statement};
 
 use super::answers;
-use super::source::{HELLO, Source};
+use super::source::{HELLO, Lent, Own, Source};
 use super::sql::{Calls, VERSION};
 use super::verdict::{failure, is_conflict, refusal};
 use crate::backend::Mode;
@@ -26,10 +28,10 @@ use crate::lease::{
 /// How often a step is repeated at once after a conflict of transactions.
 const CONFLICTS: u32 = 3;
 /// How often a client removes locks that were not used for [`UNUSED`].
-const TIDY: Duration = Duration::from_secs(3600);
+const BETWEEN_REMOVALS: Duration = Duration::from_secs(3600);
 const UNUSED: Duration = Duration::from_secs(24 * 3600);
 /// How many locks one call removes.
-const TIDIED: i64 = 100;
+const REMOVED_AT_ONCE: i64 = 100;
 /// How long the installation may take.
 const INSTALL: Duration = Duration::from_secs(60);
 /// The advisory lock of the installation.
@@ -69,11 +71,15 @@ impl Store for PgStore {
     }
 
     fn address(&self) -> &Path {
-        &self.setup.source.address
+        self.setup.source.address()
     }
 
     fn tokens(&self) -> Tokens {
         Tokens::StrictUnlessReset
+    }
+
+    fn reconnects(&self) -> bool {
+        matches!(self.setup.source, Source::Own(_))
     }
 
     fn connect(
@@ -89,7 +95,7 @@ impl Store for PgStore {
             } else {
                 limit
             };
-            let place = setup.source.address.clone();
+            let place = setup.source.address().to_owned();
             let connecting = PgLink::connect(setup, terms, notices);
             match tokio::time::timeout(limit, connecting).await {
                 Ok(link) => link.map(|link| Box::new(link) as Box<dyn Link>),
@@ -99,36 +105,45 @@ impl Store for PgStore {
     }
 }
 
-/// The two connections.
+/// The connections.
 struct PgLink {
     setup: Arc<Setup>,
     terms: Arc<Terms>,
-    steps: Arc<Client>,
+    steps: Lent,
     /// Absent if the server does not notify this client.
     ear: Option<Arc<Client>>,
+    prepared: Option<Prepared>,
     /// What is recorded with each id: inbox, and process, host and label.
     inbox: String,
     owner: String,
 }
 
+/// The steps that run often. Through a pooler there are none: the next step may run in another
+/// session.
+struct Prepared {
+    acquire: Statement,
+    heartbeat: Statement,
+    release: Statement,
+}
+
 impl PgLink {
     async fn connect(setup: Arc<Setup>, terms: Arc<Terms>, notices: Notices) -> Result<Self> {
-        let (hello, heard) = oneshot::channel();
-        let source = &setup.source;
-        let (steps, ear) = try_join(
-            source.for_steps(notices.clone()),
-            source.for_notices(notices.clone(), hello),
-        )
-        .await?;
-        setup.examine(&steps, &ear).await?;
-        let ear = match setup.listen(&ear, &steps, &terms, heard).await {
-            Ok(()) => Some(Arc::new(ear)),
-            Err(why) => {
-                notices.send(Notice::Degraded(why));
-                None
+        let (steps, ear): (Lent, _) = match &setup.source {
+            Source::Lent(client, _) => {
+                setup.examine(client, client).await?;
+                (client.clone(), None)
+            }
+            Source::Own(own) => {
+                let (steps, ear) = setup.dial(own, &terms, notices).await?;
+                (Arc::new(Box::new(steps)), ear.map(Arc::new))
             }
         };
-        let steps = Arc::new(steps);
+        let prepared = match &setup.source {
+            Source::Own(own) if own.is_direct() && ear.is_some() => {
+                Some(setup.prepare(&steps).await?)
+            }
+            _ => None,
+        };
         #[allow(clippy::disallowed_methods)] // The thread of the client has a runtime of its own.
         tokio::spawn(tidy(Arc::downgrade(&steps), setup.calls.tidy.clone()));
         let dash = if ear.is_some() { "" } else { "-" };
@@ -145,13 +160,15 @@ impl PgLink {
             terms,
             steps,
             ear,
+            prepared,
         })
     }
 
     /// Calls a function that returns one value.
     fn call<A, T>(
         &self,
-        call: fn(&Calls) -> &str,
+        text: fn(&Calls) -> &str,
+        prepared: Option<&Statement>,
         arguments: Vec<Argument>,
         read: impl Fn(A) -> Option<T> + Send + 'static,
     ) -> Answer<T>
@@ -160,8 +177,10 @@ impl PgLink {
         T: Send + 'static,
     {
         let (client, setup) = (self.steps.clone(), self.setup.clone());
+        let prepared = prepared.cloned();
         Box::pin(async move {
-            let rows = query(&client, call(&setup.calls), &arguments).await?;
+            let text = text(&setup.calls);
+            let rows = query(&client, text, prepared.as_ref(), &arguments).await?;
             let value = rows.first().and_then(|row| row.try_get(0).ok());
             value.and_then(read).ok_or_else(Failure::nonsense)
         })
@@ -177,9 +196,54 @@ impl PgLink {
 }
 
 impl Setup {
+    /// Makes the connection for the steps, and the one that listens if the server notifies it.
+    async fn dial(
+        &self,
+        own: &Own,
+        terms: &Terms,
+        notices: Notices,
+    ) -> Result<(Client, Option<Client>)> {
+        let (hello, heard) = oneshot::channel();
+        let steps = own.for_steps(notices.clone());
+        let (steps, ear) = try_join(steps, own.for_notices(notices.clone(), hello)).await?;
+        self.examine(&steps, &ear).await?;
+        match self.listen(&ear, &steps, terms, heard).await {
+            Ok(()) => Ok((steps, Some(ear))),
+            Err(why) => {
+                notices.send(Notice::Degraded(why));
+                Ok((steps, None))
+            }
+        }
+    }
+
+    async fn prepare(&self, steps: &Client) -> Result<Prepared> {
+        // Otherwise the server plans each statement anew in the first five calls.
+        let _ = steps
+            .batch_execute("SET plan_cache_mode = force_generic_plan")
+            .await;
+        let Calls {
+            acquire,
+            heartbeat,
+            release,
+            ..
+        } = &self.calls;
+        let prepared = try_join3(
+            steps.prepare(acquire),
+            steps.prepare(heartbeat),
+            steps.prepare(release),
+        );
+        let fails = |error| refusal("prepare the steps of", self.source.address(), &error);
+        let (acquire, heartbeat, release) = prepared.await.map_err(fails)?;
+        Ok(Prepared {
+            acquire,
+            heartbeat,
+            release,
+        })
+    }
+
     /// Checks that the server can have the locks, and installs them if that is wanted.
     async fn examine(&self, steps: &Client, direct: &Client) -> Result<()> {
-        let place = &self.source.address;
+        let place = self.source.address();
         let fails = |error| refusal("greet", place, &error);
         let look = direct.query_typed(&self.calls.look, &[]);
         let row = look.await.map_err(fails)?.pop();
@@ -203,31 +267,15 @@ impl Setup {
         self.check_version(steps).await
     }
 
-    /// Creates what is missing. Of several processes at once, one does, and the others wait.
+    /// Creates what is missing, in one transaction. Processes that do so at once take turns.
     async fn install(&self, direct: &Client) -> Result<(), tokio_postgres::Error> {
-        let begin = format!("BEGIN; SELECT pg_advisory_xact_lock({INSTALLING})");
-        direct.batch_execute(&begin).await?;
-        let installed = async {
-            let rows = direct.query_typed(&self.calls.look, &[]).await?;
-            let installed = rows
-                .first()
-                .is_some_and(|row| row.try_get(1).unwrap_or(false));
-            if !installed {
-                direct.batch_execute(&self.calls.install).await?;
-            }
-            direct.batch_execute("COMMIT").await
-        };
-        match installed.await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let _ = direct.batch_execute("ROLLBACK").await;
-                Err(error)
-            }
-        }
+        let script = &self.calls.install;
+        let turn = format!("SELECT pg_advisory_xact_lock({INSTALLING});\n{script}");
+        direct.batch_execute(&turn).await
     }
 
     async fn check_version(&self, steps: &Client) -> Result<()> {
-        let place = &self.source.address;
+        let place = self.source.address();
         let asked = steps.query_typed(&self.calls.protocol, &[]).await;
         let rows = asked.map_err(|error| refusal("find the locks of", place, &error))?;
         let version = rows.first().and_then(|row| row.try_get::<_, i32>(0).ok());
@@ -315,11 +363,21 @@ impl Argument {
 }
 
 /// Runs a step. Repeats it at once if it was undone because of another transaction.
-async fn query(client: &Client, text: &str, arguments: &[Argument]) -> Result<Vec<Row>, Failure> {
+async fn query(
+    client: &Client,
+    text: &str,
+    prepared: Option<&Statement>,
+    arguments: &[Argument],
+) -> Result<Vec<Row>, Failure> {
     let typed: Vec<_> = arguments.iter().map(Argument::typed).collect();
+    let values: Vec<_> = typed.iter().map(|(value, _)| *value).collect();
     let mut conflicts = 0;
     loop {
-        match client.query_typed(text, &typed).await {
+        let rows = match prepared {
+            Some(statement) => client.query(statement, &values).await,
+            None => client.query_typed(text, &typed).await,
+        };
+        match rows {
             Err(error) if is_conflict(&error) && conflicts < CONFLICTS => conflicts += 1,
             result => return result.map_err(|error| failure(&error)),
         }
@@ -328,19 +386,20 @@ async fn query(client: &Client, text: &str, arguments: &[Argument]) -> Result<Ve
 
 /// Removes unused locks now and then, as long as the connection lasts. Most clients begin an hour
 /// after they connect, so that short programs do not all do it.
-async fn tidy(client: Weak<Client>, call: String) {
+async fn tidy(client: Weak<dyn Deref<Target = Client> + Send + Sync>, call: String) {
     use std::hash::{BuildHasher, RandomState};
     #[allow(clippy::disallowed_methods)] // A task of the client's own runtime.
-    let pause = || tokio::time::sleep(TIDY);
+    let pause = || tokio::time::sleep(BETWEEN_REMOVALS);
     if RandomState::new().hash_one(0) & 15 != 0 {
         pause().await;
     }
     let unused = [Argument::micros(UNUSED)];
     while let Some(connected) = client.upgrade() {
-        let rows = query(&connected, &call, &unused).await.unwrap_or_default();
+        let rows = query(&connected, &call, None, &unused).await;
+        let rows = rows.unwrap_or_default();
         drop(connected);
         let removed = rows.first().and_then(|row| row.try_get::<_, i64>(0).ok());
-        if removed.is_none_or(|removed| removed < TIDIED) {
+        if removed.is_none_or(|removed| removed < REMOVED_AT_ONCE) {
             pause().await;
         }
     }
@@ -383,7 +442,8 @@ impl Link for PgLink {
             self.durable(),
         ];
         let read = |text: String| answers::entered(&text);
-        self.call(|calls| &calls.acquire, arguments, read)
+        let prepared = self.prepared.as_ref().map(|it| &it.acquire);
+        self.call(|it| &it.acquire, prepared, arguments, read)
     }
 
     fn heartbeat(&self, lock: &Target, ids: &[String]) -> Answer<Heartbeat> {
@@ -395,7 +455,8 @@ impl Link for PgLink {
             self.durable(),
         ];
         let read = move |text: String| answers::heartbeat(&text, count);
-        self.call(|calls| &calls.heartbeat, arguments, read)
+        let prepared = self.prepared.as_ref().map(|it| &it.heartbeat);
+        self.call(|it| &it.heartbeat, prepared, arguments, read)
     }
 
     fn release(&self, lock: &Target, id: &str, how: Leave) -> Answer<bool> {
@@ -412,7 +473,8 @@ impl Link for PgLink {
             self.quarantine(),
             self.durable(),
         ];
-        self.call(|calls| &calls.release, arguments, Some)
+        let prepared = self.prepared.as_ref().map(|it| &it.release);
+        self.call(|it| &it.release, prepared, arguments, Some)
     }
 
     fn inspect(&self, lock: &Target, most_waiters: usize) -> Answer<Inspection> {
@@ -424,7 +486,7 @@ impl Link for PgLink {
         ];
         let (client, setup) = (self.steps.clone(), self.setup.clone());
         Box::pin(async move {
-            let rows = query(&client, &setup.calls.inspect, &arguments).await?;
+            let rows = query(&client, &setup.calls.inspect, None, &arguments).await?;
             let read = |row: &Row| {
                 Some((
                     row.try_get(0).ok()?,
@@ -446,7 +508,7 @@ impl Link for PgLink {
             self.durable(),
         ];
         let read = |count: i64| u64::try_from(count).ok();
-        self.call(|calls| &calls.force_release, arguments, read)
+        self.call(|it| &it.force_release, None, arguments, read)
     }
 
     fn remove(&self, lock: &Target) -> Answer<bool> {
@@ -455,16 +517,16 @@ impl Link for PgLink {
             self.quarantine(),
             self.durable(),
         ];
-        self.call(|calls| &calls.remove, arguments, Some)
+        self.call(|it| &it.remove, None, arguments, Some)
     }
 
     /// Tests both connections.
     fn ping(&self) -> Answer<()> {
         let (steps, ear) = (self.steps.clone(), self.ear.clone());
         Box::pin(async move {
-            query(&steps, "SELECT 1", &[]).await?;
+            query(&steps, "SELECT 1", None, &[]).await?;
             if let Some(ear) = ear {
-                query(&ear, "SELECT 1", &[]).await?;
+                query(&ear, "SELECT 1", None, &[]).await?;
             }
             Ok(())
         })

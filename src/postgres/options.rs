@@ -1,5 +1,12 @@
 //! The options of a client.
 
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Client, Socket};
+
 use super::client::PgClient;
 use super::link::PgStore;
 use super::source::Source;
@@ -71,10 +78,67 @@ impl Options {
     ///
     /// Those of [`PgClient::connect`]. Also [`ErrorKind::InvalidInput`] for invalid options.
     pub async fn connect(self, url: impl AsRef<str>) -> Result<PgClient> {
-        self.config.check()?;
         let (steps, schema) = (self.config.steps.as_deref(), &self.config.schema);
-        let source = Source::new(url.as_ref(), steps, schema)?;
-        let store = PgStore::new(source, &self.config)?;
+        let source = Source::of_url(url.as_ref(), steps, schema);
+        self.start(source).await
+    }
+
+    /// Connects with a configuration and TLS of your own, for passwords, certificates and addresses
+    /// that a URL cannot express. The client makes its own connections. `tls` is what
+    /// [`Config::connect`](tokio_postgres::Config::connect) takes.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use stanchion::postgres::PgClient;
+    /// use tokio_postgres::{Config, NoTls};
+    ///
+    /// let mut config = Config::new();
+    /// config.host("db").user("app").dbname("shop").password(std::fs::read("/run/secrets/db")?);
+    /// let client = PgClient::options().connect_with(config, NoTls).await?;
+    /// let guard = client.lock("deploy").acquire().await?;
+    /// # drop(guard);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`PgClient::connect`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`connect`](Options::connect).
+    pub async fn connect_with<T>(self, config: tokio_postgres::Config, tls: T) -> Result<PgClient>
+    where
+        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+        T::Stream: Send + 'static,
+        T::TlsConnect: Send,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        let (steps, schema) = (self.config.steps.as_deref(), &self.config.schema);
+        let source = Source::of_config(config, tls, steps, schema);
+        self.start(source).await
+    }
+
+    /// Uses an existing connection; see [`PgClient::from_client`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`PgClient::from_client`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PgClient::from_client`].
+    pub async fn from_client<C>(self, client: C, address: impl AsRef<Path>) -> Result<PgClient>
+    where
+        C: Deref<Target = Client> + Send + Sync + 'static,
+    {
+        let source = Source::Lent(Arc::new(client), address.as_ref().to_path_buf());
+        self.start(Ok(source)).await
+    }
+
+    async fn start(self, source: Result<Source>) -> Result<PgClient> {
+        self.config.check()?;
+        let store = PgStore::new(source?, &self.config)?;
         PgClient::start(store, self.config).await
     }
 }

@@ -1,12 +1,15 @@
 //! Where the server is: URLs, and the connections to them.
 
 use std::fmt::Write;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
-use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
 
 use super::answers;
@@ -23,40 +26,97 @@ const TESTS: u32 = 3;
 /// The message that a client sends to its own inbox.
 pub(super) const HELLO: &str = "hello";
 
-/// The servers of one client.
-#[derive(Clone, Debug)]
-pub(super) struct Source {
+/// A connection: one of the client's own, or one that was handed in.
+pub(super) type Lent = Arc<dyn Deref<Target = Client> + Send + Sync>;
+
+type Dial = dyn Fn(&Config, Ear) -> BoxFuture<'static, Result<Client>> + Send + Sync;
+
+/// The server of one client.
+pub(super) enum Source {
+    Own(Box<Own>),
+    /// The connection of the caller.
+    Lent(Lent, PathBuf),
+}
+
+/// How the client makes its connections.
+pub(super) struct Own {
     /// Where the client listens, and installs.
     direct: Config,
     /// Where the steps run, if it is another address: a pooler.
     steps: Option<Config>,
-    /// The address, for errors and to compare locks.
-    pub(super) address: PathBuf,
+    address: PathBuf,
+    dial: Box<Dial>,
 }
 
 impl Source {
-    pub(super) fn new(url: &str, steps: Option<&str>, schema: &str) -> Result<Self> {
-        let direct = parsed(url)?;
-        let address = address_of(&direct, schema).into();
-        Ok(Self {
-            steps: steps.map(parsed).transpose()?,
-            direct,
-            address,
-        })
+    pub(super) fn of_url(url: &str, steps: Option<&str>, schema: &str) -> Result<Self> {
+        let dial = |address: &Path| -> Box<Dial> {
+            let address = address.to_owned();
+            Box::new(move |config, ear| {
+                let (config, address) = (config.clone(), address.clone());
+                Box::pin(async move {
+                    match config.get_ssl_mode() {
+                        SslMode::Require => dial(&config, tls::connector()?, &address, ear).await,
+                        _ => dial(&config, NoTls, &address, ear).await,
+                    }
+                })
+            })
+        };
+        Self::own(parsed(url)?, steps, schema, dial)
     }
 
+    pub(super) fn of_config<T>(
+        config: Config,
+        tls: T,
+        steps: Option<&str>,
+        schema: &str,
+    ) -> Result<Self>
+    where
+        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+        T::Stream: Send + 'static,
+        T::TlsConnect: Send,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        let make = |address: &Path| -> Box<Dial> {
+            let address = address.to_owned();
+            Box::new(move |config, ear| {
+                let (config, tls, address) = (config.clone(), tls.clone(), address.clone());
+                Box::pin(async move { dial(&config, tls, &address, ear).await })
+            })
+        };
+        Self::own(checked(config)?, steps, schema, make)
+    }
+
+    fn own(
+        direct: Config,
+        steps: Option<&str>,
+        schema: &str,
+        dial: impl FnOnce(&Path) -> Box<Dial>,
+    ) -> Result<Self> {
+        let address = PathBuf::from(address_of(&direct, schema));
+        Ok(Self::Own(Box::new(Own {
+            steps: steps.map(parsed).transpose()?,
+            direct,
+            dial: dial(&address),
+            address,
+        })))
+    }
+
+    /// Returns the address, for errors and to compare locks.
+    pub(super) fn address(&self) -> &Path {
+        match self {
+            Self::Own(own) => &own.address,
+            Self::Lent(_, address) => address,
+        }
+    }
+}
+
+impl Own {
     /// Makes the connection for the steps.
     pub(super) async fn for_steps(&self, notices: Notices) -> Result<Client> {
+        let hello = None;
         let config = self.steps.as_ref().unwrap_or(&self.direct);
-        dial(
-            config,
-            &self.address,
-            Ear {
-                notices,
-                hello: None,
-            },
-        )
-        .await
+        (self.dial)(config, Ear { notices, hello }).await
     }
 
     /// Makes the connection that listens. Sends to `hello` when a message to itself has arrived.
@@ -66,7 +126,12 @@ impl Source {
         hello: oneshot::Sender<()>,
     ) -> Result<Client> {
         let hello = Some(hello);
-        dial(&self.direct, &self.address, Ear { notices, hello }).await
+        (self.dial)(&self.direct, Ear { notices, hello }).await
+    }
+
+    /// Returns whether both connections have the same address.
+    pub(super) fn is_direct(&self) -> bool {
+        self.steps.is_none()
     }
 }
 
@@ -82,11 +147,16 @@ fn parsed(url: &str) -> Result<Config> {
             );
         }
     };
-    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        return wrong("the address of a Postgres server needs a host, or ?host=/SOCKET_DIRECTORY");
-    }
     if config.get_ssl_mode() == SslMode::Require {
         tls::connector()?;
+    }
+    checked(config)
+}
+
+fn checked(config: Config) -> Result<Config> {
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        let text = "the address of a Postgres server needs a host, or ?host=/SOCKET_DIRECTORY";
+        return Err(Error::new(ErrorKind::InvalidInput, text));
     }
     Ok(with_defaults(config))
 }
@@ -160,14 +230,7 @@ struct Ear {
     hello: Option<oneshot::Sender<()>>,
 }
 
-async fn dial(config: &Config, address: &Path, ear: Ear) -> Result<Client> {
-    match config.get_ssl_mode() {
-        SslMode::Require => dial_with(config, tls::connector()?, address, ear).await,
-        _ => dial_with(config, NoTls, address, ear).await,
-    }
-}
-
-async fn dial_with<T>(config: &Config, tls: T, address: &Path, ear: Ear) -> Result<Client>
+async fn dial<T>(config: &Config, tls: T, address: &Path, ear: Ear) -> Result<Client>
 where
     T: MakeTlsConnect<Socket>,
     T::Stream: Send + 'static,
@@ -182,7 +245,7 @@ where
 /// Drives a connection to its end.
 async fn drive<S>(mut connection: Connection<Socket, S>, mut ear: Ear)
 where
-    S: tokio_postgres::tls::TlsStream + Unpin,
+    S: TlsStream + Unpin,
 {
     loop {
         match std::future::poll_fn(|context| connection.poll_message(context)).await {
@@ -210,8 +273,8 @@ mod tests {
     use super::*;
 
     fn address(url: &str) -> String {
-        let source = Source::new(url, None, sql::SCHEMA).expect("well");
-        source.address.display().to_string()
+        let source = Source::of_url(url, None, sql::SCHEMA).expect("well");
+        source.address().display().to_string()
     }
 
     #[test]
@@ -224,8 +287,8 @@ mod tests {
         assert_eq!(socket, "postgres://%2Frun%2Fpostgresql:5432/app");
         assert_eq!(address("postgres://me@%2Frun%2Fpostgresql/app"), socket);
         assert_eq!(address("postgres://a:1,b:2/app"), "postgres://a:1,b:2/app");
-        let schema = Source::new("postgres://db/app", None, "other").expect("well");
-        let shown = schema.address.display().to_string();
+        let schema = Source::of_url("postgres://db/app", None, "other").expect("well");
+        let shown = schema.address().display().to_string();
         assert_eq!(shown, "postgres://db:5432/app?schema=other");
     }
 
@@ -239,7 +302,7 @@ mod tests {
             "postgres://me:secret@db/app?colour=secret",
             "host=db user=me password=secret",
         ] {
-            let error = Source::new(wrong, None, sql::SCHEMA).expect_err(wrong);
+            let error = Source::of_url(wrong, None, sql::SCHEMA).err().expect(wrong);
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{wrong}");
             assert!(!error.to_string().contains("secret"), "{error}");
         }

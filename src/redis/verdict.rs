@@ -125,6 +125,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::lease::assert_documented;
 
     /// An error as it comes from the wire.
     fn said(line: &str) -> RedisError {
@@ -270,44 +271,9 @@ mod tests {
     /// `docs/protocol.md` says the same of each code, and of no other.
     #[test]
     fn p45_the_documented_table_is_this_one() {
-        let text = include_str!("../../docs/protocol.md");
-        let chapter = text.split("\n## Redis\n").nth(1).expect("a chapter");
-        let chapter = chapter.split("\n## ").next().unwrap_or(chapter);
-        let rows = chapter.lines().filter_map(|line| {
-            let cells: Vec<_> = line.strip_prefix("| `")?.split(" | ").collect();
-            let [codes, _, remedy, kind] = cells[..] else {
-                return None;
-            };
-            let known = ["sends the text", "connects again", "waits", "fails"];
-            known.contains(&remedy).then_some((codes, remedy, kind))
+        assert_documented("Redis", TABLE, |code| {
+            (code == "NOSCRIPT").then_some("sends the text")
         });
-        let mut documented: Vec<(String, String, String)> = Vec::new();
-        for (codes, remedy, kind) in rows {
-            let kind = kind.split('`').nth(1).expect("a kind");
-            for code in codes
-                .split('`')
-                .filter(|it| it.chars().all(char::is_uppercase))
-            {
-                if !code.is_empty() {
-                    documented.push((code.into(), remedy.into(), kind.into()));
-                }
-            }
-        }
-        let mut expected: Vec<_> = TABLE
-            .iter()
-            .map(|(code, remedy, kind)| {
-                let remedy = match remedy {
-                    Remedy::Wait if *code == "NOSCRIPT" => "sends the text",
-                    Remedy::Reconnect => "connects again",
-                    Remedy::Wait | Remedy::Late => "waits",
-                    Remedy::Fail => "fails",
-                };
-                ((*code).to_owned(), remedy.to_owned(), format!("{kind:?}"))
-            })
-            .collect();
-        documented.sort();
-        expected.sort();
-        assert_eq!(documented, expected);
     }
 
     #[test]

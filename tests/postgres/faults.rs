@@ -1,12 +1,12 @@
-//! What goes wrong: connections, rights, versions, servers that do not serve.
+//! What goes wrong with this server: rights, versions, servers that do not serve.
 
 use std::time::Duration;
 
-use stanchion::postgres::{OnDisconnect, Options, PgClient};
-use stanchion::{Error, ErrorKind, Loss};
+use stanchion::postgres::{Options, PgClient};
+use stanchion::{Error, ErrorKind};
 
-use crate::server::{Server, Stop};
-use crate::support::{Polled, eventually, in_runtime, kind_of};
+use crate::server::Server;
+use crate::support::in_runtime;
 
 const LEASE: Duration = Duration::from_secs(12);
 
@@ -124,86 +124,6 @@ fn p45_a_server_that_is_read_only_is_unavailable() {
     let error = in_runtime(lock.acquire()).expect_err("read only");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.to_string().contains("25006"), "{error}");
-}
-
-/// Ends one of the two connections of the client.
-fn terminate(server: &Server, listens: bool) {
-    let sql = format!(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'stanchion%' AND {} pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')",
-        if listens { "" } else { "NOT" }
-    );
-    assert_eq!(server.ask(&sql), "1");
-}
-
-#[test]
-fn p47_a_broken_connection_costs_no_hold_and_no_place() {
-    let server = need!(Server::start());
-    let client = server.connect(options());
-    let lock = client.lock("a");
-    for listens in [false, true] {
-        let guard = in_runtime(lock.acquire()).expect("free");
-        let mut waiters: Vec<_> = (0..3).map(|_| Polled::pending(lock.acquire())).collect();
-        eventually("queued", || {
-            server.ask("SELECT waiting FROM stanchion.locks") == "3"
-        });
-        let queue =
-            "SELECT string_agg(id, ' ' ORDER BY number) FROM stanchion.entries WHERE state = 'w'";
-        let before = server.ask(queue);
-        terminate(&server, listens);
-        in_runtime(guard.ensure_held()).expect("connected again");
-        assert_eq!(server.ask(queue), before);
-        in_runtime(guard.release()).expect("released");
-        for waiter in &mut waiters {
-            drop(waiter.finish().expect("in order"));
-        }
-    }
-}
-
-#[test]
-fn a_disconnect_is_a_loss_if_the_options_say_so() {
-    let server = need!(Server::start());
-    let client = server.connect(options().on_disconnect(OnDisconnect::Release));
-    let guard = in_runtime(client.lock("a").acquire()).expect("free");
-    terminate(&server, true);
-    assert_eq!(in_runtime(guard.lost()), Loss::Disconnected);
-}
-
-#[test]
-fn p51_a_server_that_is_gone_ends_in_a_loss() {
-    let mut server = need!(Server::start());
-    let lease = Duration::from_secs(4);
-    let client = server.connect(PgClient::options().lease(lease).unavailable_after(lease));
-    let lock = client.lock("a");
-    let guard = in_runtime(lock.acquire()).expect("free");
-    let mut waiter = Polled::pending(lock.acquire());
-    server.stop(Stop::Crash);
-    assert_eq!(in_runtime(guard.lost()), Loss::Expired);
-    let error = waiter.finish().expect_err("no server answers");
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert_eq!(kind_of(in_runtime(lock.status())), ErrorKind::Unavailable);
-}
-
-#[test]
-fn p50_p66_another_kind_limit_or_lease_is_refused_with_both_values() {
-    let server = need!(Server::start());
-    let client = server.connect(options());
-    let other = server.connect(PgClient::options().lease(LEASE * 2));
-    let permit = in_runtime(client.semaphore("a", 3).expect("one").acquire()).expect("free");
-    fn text<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
-        let error = result.expect_err("refused");
-        assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
-        error.to_string()
-    }
-    let kind = text(in_runtime(client.lock("a").acquire()));
-    assert!(
-        kind.contains("semaphore") && kind.contains("not lock"),
-        "{kind}"
-    );
-    let limit = text(in_runtime(client.semaphore("a", 4).expect("one").acquire()));
-    assert!(limit.contains('3') && limit.contains('4'), "{limit}");
-    let lease = text(in_runtime(other.semaphore("a", 3).expect("one").acquire()));
-    assert!(lease.contains("12s") && lease.contains("24s"), "{lease}");
-    drop(permit);
 }
 
 /// As through a pooler that does not pass messages on: here the steps run in another database.

@@ -7,15 +7,25 @@
 mod skip;
 
 mod assertions;
+#[path = "../servers/basics.rs"]
 mod basics;
+#[path = "../servers/child.rs"]
 mod child;
+mod clock;
 #[path = "../crew/mod.rs"]
 mod crew;
+mod crowd;
 mod faults;
+mod lent;
+mod limits;
+mod place;
 mod pooler;
+#[path = "../servers/processes.rs"]
 mod processes;
 mod restart;
 mod server;
+#[path = "../servers/faults.rs"]
+mod shared_faults;
 mod steps;
 #[path = "../conformance/support.rs"]
 mod support;

@@ -111,6 +111,29 @@ fn p51_a_killed_backend_is_a_crash() {
 }
 
 #[test]
+fn p51_a_killed_postmaster_is_a_crash() {
+    let mut server = need!(Server::start());
+    let client = server.connect(options());
+    let lock = client.lock("a");
+    let guard = in_runtime(lock.acquire()).expect("free");
+    let mut waiter = Polled::pending(lock.acquire());
+    let waits = || server.ask("SELECT waiting FROM stanchion.locks") == "1";
+    eventually("queued", waits);
+    server.stop(Stop::Kill);
+    server.begin_again();
+    assert_quarantine(&client);
+    in_runtime(guard.ensure_held()).expect("it asserts its hold");
+    assert!(waiter.poll().is_pending());
+    let token = guard.token();
+    in_runtime(guard.release()).expect("released");
+    server.ask("UPDATE stanchion.locks SET until = 0");
+    // A try is a step too: it grants the lock to the waiter.
+    let next = in_runtime(lock.try_acquire()).expect("an answer");
+    assert!(next.is_none(), "the waiter is first");
+    assert!(waiter.finish().expect("its turn").token() > token);
+}
+
+#[test]
 fn p51_a_promoted_standby_grants_nothing_for_a_lease() {
     let mut server = need!(Server::start());
     let client = server.connect(options());

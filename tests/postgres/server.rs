@@ -25,6 +25,7 @@ pub(crate) struct Server {
     directory: tempfile::TempDir,
     programs: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     child: Child,
     /// For the questions of the test.
     session: Mutex<Option<Session>>,
@@ -37,6 +38,8 @@ pub(crate) enum Stop {
     Clean,
     /// As a power failure, except that the kernel keeps the files.
     Crash,
+    /// The first process alone. The others notice that.
+    Kill,
 }
 
 impl Server {
@@ -46,27 +49,48 @@ impl Server {
 
     /// With these settings: `name=value`.
     pub(crate) fn start_with(settings: &[&str]) -> Option<Self> {
+        Self::start_in(owned_directory(), settings, &[])
+    }
+
+    /// In this directory, with these variables too.
+    pub(crate) fn start_in(
+        directory: tempfile::TempDir,
+        settings: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Option<Self> {
         let programs = programs()?;
-        let directory = owned_directory();
         let copied = as_nobody(&mut Command::new("cp"))
             .arg("-a")
             .arg(template(&programs))
             .arg(directory.path().join("data"))
             .status();
         assert!(copied.is_ok_and(|it| it.success()), "a copy");
-        Some(Self::in_directory(directory, programs, settings))
-    }
-
-    fn in_directory(directory: tempfile::TempDir, programs: PathBuf, settings: &[&str]) -> Self {
         let mut arguments = Vec::new();
         for setting in settings {
             arguments.extend(["-c".to_owned(), (*setting).to_owned()]);
         }
-        let child = spawn(&directory, &programs, &arguments);
-        let server = Self {
+        let owned = |it: &(&str, &str)| (it.0.to_owned(), it.1.to_owned());
+        let environment = environment.iter().map(owned).collect();
+        Some(Self::in_directory(
             directory,
             programs,
             arguments,
+            environment,
+        ))
+    }
+
+    fn in_directory(
+        directory: tempfile::TempDir,
+        programs: PathBuf,
+        arguments: Vec<String>,
+        environment: Vec<(String, String)>,
+    ) -> Self {
+        let child = spawn(&directory, &programs, &arguments, &environment);
+        let mut server = Self {
+            directory,
+            programs,
+            arguments,
+            environment,
             child,
             session: Mutex::new(None),
         };
@@ -92,13 +116,17 @@ impl Server {
             .stdout(Stdio::null())
             .status();
         assert!(status.is_ok_and(|it| it.success()), "a copy");
-        Self::in_directory(directory, self.programs.clone(), &[])
+        Self::in_directory(directory, self.programs.clone(), Vec::new(), Vec::new())
     }
 
-    fn wait_until_ready(&self) {
+    fn wait_until_ready(&mut self) {
         let begun = Instant::now();
         while self.try_ask("SELECT 1").is_err() {
             assert!(begun.elapsed() < SAFETY, "the server never answers");
+            // It does not start before the last process of a server that was killed has ended.
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                self.child = self.spawned();
+            }
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -108,8 +136,14 @@ impl Server {
         self.signal(match how {
             Stop::Clean => rustix::process::Signal::INT,
             Stop::Crash => rustix::process::Signal::QUIT,
+            Stop::Kill => rustix::process::Signal::KILL,
         });
         self.child.wait().expect("it ends");
+    }
+
+    /// Ends the server as a power failure does.
+    pub(crate) fn kill(&mut self) {
+        self.stop(Stop::Crash);
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
@@ -121,8 +155,13 @@ impl Server {
 
     /// Starts it again in the same directory.
     pub(crate) fn begin_again(&mut self) {
-        self.child = spawn(&self.directory, &self.programs, &self.arguments);
+        self.child = self.spawned();
         self.wait_until_ready();
+    }
+
+    fn spawned(&self) -> Child {
+        let (arguments, environment) = (&self.arguments, &self.environment);
+        spawn(&self.directory, &self.programs, arguments, environment)
     }
 
     pub(crate) fn socket_directory(&self) -> &Path {
@@ -255,7 +294,7 @@ pub(crate) fn as_nobody(command: &mut Command) -> &mut Command {
     command.current_dir("/")
 }
 
-fn owned_directory() -> tempfile::TempDir {
+pub(crate) fn owned_directory() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     if rustix::process::geteuid().is_root() {
         chown(directory.path(), Some(NOBODY), Some(NOBODY)).expect("a directory of another user");
@@ -299,7 +338,12 @@ fn template(programs: &Path) -> PathBuf {
     place
 }
 
-fn spawn(directory: &tempfile::TempDir, programs: &Path, arguments: &[String]) -> Child {
+fn spawn(
+    directory: &tempfile::TempDir,
+    programs: &Path,
+    arguments: &[String],
+    environment: &[(String, String)],
+) -> Child {
     let path = directory.path();
     let log = std::fs::File::create(path.join("log")).expect("a log");
     as_nobody(&mut Command::new(programs.join("postgres")))
@@ -317,6 +361,7 @@ fn spawn(directory: &tempfile::TempDir, programs: &Path, arguments: &[String]) -
         ])
         .args(["-c", "max_connections=300"])
         .args(arguments)
+        .envs(environment.iter().map(|it| (&it.0, &it.1)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

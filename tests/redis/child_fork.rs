@@ -15,7 +15,7 @@ use std::time::Duration;
 use stanchion::redis::RedisClient;
 use stanchion::{AnyGuard, ErrorKind};
 
-use super::{NAME, options};
+use crate::child::{NAME, options};
 use crate::crew::child::say;
 
 pub(super) fn in_a_copy(what: &str, client: &RedisClient, url: &str, guard: &mut Option<AnyGuard>) {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use stanchion::Acquire;
 use stanchion::redis::{Options, RedisClient, RedisGuard};
 
-use crate::child::{LEASE, NAME, assert_listeners, waiting};
+use crate::child::{NAME, assert_listeners};
 use crate::crew::Member;
+use crate::place::{LEASE, waiting};
 use crate::proxy::Proxy;
 use crate::server::Server;
 use crate::support::{Polled, eventually, in_runtime};

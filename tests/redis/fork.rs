@@ -4,8 +4,9 @@
 use rustix::process::{Pid, Signal, kill_process};
 use stanchion::redis::RedisClient;
 
-use crate::child::{LEASE, NAME, waiting};
+use crate::child::NAME;
 use crate::crew::Member;
+use crate::place::{LEASE, waiting};
 use crate::server::Server;
 use crate::support::{eventually, in_runtime};
 

@@ -1,19 +1,10 @@
-//! A server as a place of locks: its options in a URL, and the suite for backends.
+//! A server as a place of locks: its options in a URL, and its clients.
 
-use stanchion::backend::conformance;
 use stanchion::redis::RedisClient;
 use stanchion::{ErrorKind, Locks};
 
 use crate::server::Server;
 use crate::support::{Polled, in_runtime, kind_of};
-
-#[test]
-fn a_server_passes_the_suite() {
-    let server = need!(Server::start());
-    let locks = Locks::from(server.connect(RedisClient::options().quarantine(false)));
-    let report = in_runtime(conformance::run(&locks));
-    assert!(report.is_ok(), "{report}");
-}
 
 #[test]
 fn options_are_read_from_the_url() {
@@ -61,4 +52,21 @@ fn close_ends_all_waits() {
     );
     assert!(guard.is_held());
     in_runtime(guard.release()).expect("released");
+}
+
+#[test]
+fn several_clients_of_one_process_are_distinguished_from_others() {
+    let server = need!(Server::start());
+    let client = server.connect(RedisClient::options().label("one").client_name("named"));
+    assert_eq!(server.connections("named"), 1);
+    let semaphore = client.semaphore("a", 2).expect("a semaphore");
+    in_runtime(async {
+        let permits = semaphore.acquire_many(2).await.expect("free");
+        let status = semaphore.status().await.expect("a status");
+        let owner = &status.shared_by[0];
+        assert_eq!((status.holder, status.shared_by.len()), (None, 1));
+        assert_eq!(owner.pid, Some(std::process::id()));
+        assert_eq!(owner.label.as_deref(), Some("one"));
+        drop(permits);
+    });
 }

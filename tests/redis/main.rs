@@ -7,8 +7,10 @@
 mod skip;
 
 mod address;
+#[path = "../servers/basics.rs"]
 mod basics;
 mod cancel;
+#[path = "../servers/child.rs"]
 mod child;
 mod clock;
 #[path = "../crew/mod.rs"]
@@ -22,10 +24,14 @@ mod locks;
 mod network;
 #[path = "../conformance/one_permit.rs"]
 mod one_permit;
+mod place;
+#[path = "../servers/processes.rs"]
 mod processes;
 mod proxy;
 mod restart;
 mod server;
+#[path = "../servers/faults.rs"]
+mod shared_faults;
 mod storm;
 #[path = "../conformance/support.rs"]
 mod support;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use stanchion::redis::{Options, RedisClient};
 use stanchion::{ErrorKind, Loss};
 
-use crate::child::waiting;
 use crate::crew::Member;
 use crate::gate::{Crowd, rounds};
+use crate::place::waiting;
 use crate::proxy::Proxy;
 use crate::server::Server;
 use crate::support::{Polled, eventually, in_runtime, kind_of};

@@ -24,7 +24,7 @@ BEGIN
   -- Only now the hold is looked up: it may have ended during that statement.
   SELECT * INTO l FROM locks WHERE key = key_;
   IF current_setting('transaction_isolation') = 'read committed' THEN
-    t := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+    t := clock();
   -- A snapshot does not show renewals. There was no grant since, so a hold in it counts.
   END IF;
   IF found_ AND l.number = was AND EXISTS (

@@ -5,26 +5,24 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = "@schema@", pg_temp
 DECLARE
   l "@schema@".locks := begin_step(name_, durable_);
   r "@schema@".entries;
-  t bigint := tick(l);
   ended bigint := 0;
 BEGIN
   IF l.number IS NULL THEN
     RETURN 0;
   END IF;
-  l := check_server(l, t, quarantine_);
-  l := reap(l, t);
+  l := check_server(l, quarantine_);
+  l := reap(l);
   FOR r IN
     SELECT (l.sole).* WHERE (l.sole).id IS NOT NULL
     UNION ALL SELECT * FROM entries WHERE lock = l.number AND state = 'h'
   LOOP
     IF token_ = -1 OR r.token = token_ THEN
-      l := expire(l, r, t);
+      l := expire(l, r);
       ended := ended + 1;
     END IF;
   END LOOP;
-  l := grant_next(l, NULL, t);
-  PERFORM save(l);
-  RETURN ended;
+  l := grant_next(l, NULL);
+  RETURN save(l, ended);
 END $body$;
 
 -- Deletes a lock without holders and waiters, and raises the floor of ticks. Does not wait for a
@@ -49,20 +47,18 @@ CREATE OR REPLACE FUNCTION "@schema@".remove(name_ text, quarantine_ boolean, du
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = "@schema@", pg_temp AS $body$
 DECLARE
   l "@schema@".locks := begin_step(name_, durable_);
-  t bigint := tick(l);
 BEGIN
   IF l.number IS NULL THEN
     RETURN true;
   END IF;
-  l := check_server(l, t, quarantine_);
-  l := reap(l, t);
+  l := check_server(l, quarantine_);
+  l := reap(l);
   -- A lock in quarantine may have holders that are not on record.
-  IF l.until <= t AND forget(l) THEN
+  IF l.until <= l.last AND forget(l) THEN
     RETURN true;
   END IF;
-  l := grant_next(l, NULL, t);
-  PERFORM save(l);
-  RETURN false;
+  l := grant_next(l, NULL);
+  RETURN save(l, false);
 END $body$;
 
 -- Removes up to 100 locks that were not used for this long. Skips those that are in use now. Never
@@ -71,7 +67,7 @@ CREATE OR REPLACE FUNCTION "@schema@".tidy(unused_ bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = "@schema@", pg_temp AS $body$
 DECLARE
   l "@schema@".locks;
-  t bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+  t bigint := clock();
   removed bigint := 0;
 BEGIN
   FOR l IN

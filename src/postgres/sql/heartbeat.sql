@@ -9,14 +9,14 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = "@schema@", pg_temp
 DECLARE
   l "@schema@".locks := begin_step(name_, durable_);
   before "@schema@".locks := l;
-  t bigint := tick(l);
+  t bigint := l.last;
   first bigint;
   answer text;
 BEGIN
   IF l.number IS NULL THEN
     RETURN '0 0 0 0' || repeat(' 0 0 0 0', coalesce(cardinality(ids_), 0)) || '|';
   END IF;
-  l := check_server(l, t, quarantine_);
+  l := check_server(l, quarantine_);
   -- First renew the ids of this request, then remove what is overdue.
   IF (l.sole).id = ANY (ids_) AND (l.sole).expiry > t THEN
     l.sole.offered := false;
@@ -31,9 +31,9 @@ BEGIN
       RETURNING deadline, expiry)
     SELECT least(min(deadline), min(expiry)) INTO first FROM renewed;
   l.due := least(l.due, first, (l.sole).expiry);
-  l := reap(l, t);
-  l := expire_disconnected(l, t);
-  l := grant_next(l, NULL, t);
+  l := reap(l);
+  l := expire_disconnected(l);
+  l := grant_next(l, NULL);
   -- Offers of this run of the step are claimed by it too.
   IF (l.sole).offered AND (l.sole).id = ANY (ids_) THEN
     l.sole.offered := false;
@@ -53,8 +53,6 @@ BEGIN
     LEFT JOIN entries r ON r.lock = l.number AND r.id = given.id
     LEFT JOIN (SELECT id, row_number() OVER (ORDER BY number) - 1 AS position
       FROM entries WHERE lock = l.number AND state = 'w' AND l.waiting > 0) q ON q.id = given.id;
-  IF l IS DISTINCT FROM before THEN
-    PERFORM save(l);
-  END IF;
-  RETURN concat_ws(' ', wake(l, t), t, greatest(l.until - t, 0), l.fenced::int, answer) || '|' || shown_sole(l);
+  answer := concat_ws(' ', wake(l), t, greatest(l.until - t, 0), l.fenced::int, answer) || '|' || shown_sole(l);
+  RETURN CASE WHEN l IS DISTINCT FROM before THEN save(l, answer) ELSE answer END;
 END $body$;

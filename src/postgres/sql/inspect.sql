@@ -10,8 +10,7 @@ BEGIN
   RETURN QUERY
   WITH l AS MATERIALIZED (SELECT * FROM locks WHERE key = sha256(convert_to(name_, 'UTF8'))),
     m AS MATERIALIZED (SELECT run, born FROM marker),
-    now AS MATERIALIZED (
-      SELECT greatest((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, (SELECT last FROM l)) AS t),
+    now AS MATERIALIZED (SELECT greatest(clock(), (SELECT last FROM l)) AS t),
     doubt AS (SELECT CASE
       WHEN quarantine_ AND (SELECT run FROM l) IS NOT NULL AND (SELECT run FROM l) IS DISTINCT FROM (SELECT run FROM m) THEN 2
       WHEN (SELECT until FROM l) > t THEN 1

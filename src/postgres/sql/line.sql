@@ -1,40 +1,53 @@
 -- The parts of the steps. They take the row of a lock and return it changed; `save` stores it.
 -- They have the rights and the search path of the step that calls them.
 
--- The first part of every step: one lock on the name, first come first served, then the row.
+-- A function that returns nothing is called in an assignment: `PERFORM` is a statement, and takes
+-- twenty times as long.
+
+-- The time of the server in microseconds.
+CREATE OR REPLACE FUNCTION "@schema@".clock() RETURNS bigint
+LANGUAGE plpgsql AS $body$
+BEGIN
+  RETURN (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+END $body$;
+
+-- The first part of every step: one lock on the name, first come first served, then the row. Its
+-- last tick is the time of the step from then on. If the server's clock was set back, time does not
+-- advance.
 CREATE OR REPLACE FUNCTION "@schema@".begin_step(name_ text, durable_ boolean) RETURNS "@schema@".locks
 LANGUAGE plpgsql AS $body$
-DECLARE l "@schema@".locks;
+DECLARE
+  l "@schema@".locks;
+  done text;
 BEGIN
   -- Applies to the commit of this transaction. A SET clause of the function would end before that.
   IF NOT durable_ THEN
-    PERFORM set_config('synchronous_commit', 'off', true);
+    done := set_config('synchronous_commit', 'off', true);
   ELSIF current_setting('synchronous_commit') = 'off' THEN
-    PERFORM set_config('synchronous_commit', 'on', true);
+    done := set_config('synchronous_commit', 'on', true);
   END IF;
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'locks need transactions that are read committed, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'SL002', HINT = 'ALTER ROLE … SET default_transaction_isolation = ''read committed''';
   END IF;
-  PERFORM pg_advisory_xact_lock(hashtextextended('@schema@/' || name_, 0));
-  SELECT * INTO l FROM locks WHERE key = sha256(convert_to(name_, 'UTF8')) FOR UPDATE;
+  done := pg_advisory_xact_lock(hashtextextended('@schema@/' || name_, 0));
+  -- Only a step changes this row, and has that lock.
+  SELECT * INTO l FROM locks WHERE key = sha256(convert_to(name_, 'UTF8'));
+  IF FOUND THEN
+    l.last := greatest(l.last, clock());
+  END IF;
   RETURN l;
 END $body$;
 
--- The time of a step. If the server's clock was set back, time does not advance.
-CREATE OR REPLACE FUNCTION "@schema@".tick(l "@schema@".locks) RETURNS bigint
-LANGUAGE plpgsql AS $body$
-BEGIN
-  RETURN greatest((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, l.last);
-END $body$;
-
-CREATE OR REPLACE FUNCTION "@schema@".save(l "@schema@".locks) RETURNS void
+-- The last part of a step: stores the row. Returns the answer.
+CREATE OR REPLACE FUNCTION "@schema@".save(l "@schema@".locks, answer anyelement) RETURNS anyelement
 LANGUAGE plpgsql AS $body$
 BEGIN
   UPDATE locks SET kind = l.kind, shares = l.shares, lease = l.lease, run = l.run, last = l.last,
     until = l.until, used = l.used, waiting = l.waiting, due = l.due, crashed = l.crashed,
     drops = l.drops, fenced = l.fenced, token = l.token, sole = l.sole
   WHERE number = l.number;
+  RETURN answer;
 END $body$;
 
 CREATE OR REPLACE FUNCTION "@schema@".find(l "@schema@".locks, id_ text) RETURNS "@schema@".entries
@@ -67,21 +80,26 @@ BEGIN
   RETURN concat_ws(' ', (l.sole).id, (l.sole).expiry, shown(l.sole));
 END $body$;
 
-CREATE OR REPLACE FUNCTION "@schema@".listens(inbox_ text) RETURNS boolean
-LANGUAGE plpgsql AS $body$
-BEGIN
-  RETURN NOT starts_with(inbox_, '-');
-END $body$;
-
 -- The advisory lock that a session holds, shared, as long as it listens on this inbox.
 CREATE OR REPLACE FUNCTION "@schema@".session_key(inbox_ text) RETURNS bigint
 LANGUAGE sql IMMUTABLE AS $body$ SELECT hashtextextended('@schema@ session ' || inbox_, 0) $body$;
 
--- Whether no session listens on this inbox any more.
+-- Whether the session that listened on this inbox has ended.
 CREATE OR REPLACE FUNCTION "@schema@".is_gone(inbox_ text) RETURNS boolean
 LANGUAGE plpgsql AS $body$
 BEGIN
-  RETURN pg_try_advisory_xact_lock(hashtextextended('@schema@ session ' || inbox_, 0));
+  RETURN NOT starts_with(inbox_, '-')
+    AND pg_try_advisory_xact_lock(hashtextextended('@schema@ session ' || inbox_, 0));
+END $body$;
+
+-- Sends a message to an inbox, unless no session listens on it.
+CREATE OR REPLACE FUNCTION "@schema@".tell(inbox_ text, message text) RETURNS text
+LANGUAGE plpgsql AS $body$
+BEGIN
+  IF starts_with(inbox_, '-') THEN
+    RETURN NULL;
+  END IF;
+  RETURN pg_notify(inbox_, message);
 END $body$;
 
 -- Adds a holder, or renews it.
@@ -144,8 +162,9 @@ BEGIN
 END $body$;
 
 -- Ends a hold that was not released. Its holder and the next holder are informed.
-CREATE OR REPLACE FUNCTION "@schema@".expire(l "@schema@".locks, r "@schema@".entries, t bigint) RETURNS "@schema@".locks
+CREATE OR REPLACE FUNCTION "@schema@".expire(l "@schema@".locks, r "@schema@".entries) RETURNS "@schema@".locks
 LANGUAGE plpgsql AS $body$
+DECLARE done text := tell(r.inbox, 'lost ' || r.id);
 BEGIN
   l := end_hold(l, r);
   IF r.cost < l.shares THEN
@@ -153,27 +172,26 @@ BEGIN
   END IF;
   l.crashed := l.crashed OR r.mode = 'x';
   IF r.delay > 0 THEN
-    l.until := greatest(l.until, t + r.delay);
-  END IF;
-  IF listens(r.inbox) THEN
-    PERFORM pg_notify(r.inbox, 'lost ' || r.id);
+    l.until := greatest(l.until, l.last + r.delay);
   END IF;
   RETURN l;
 END $body$;
 
 -- Ends what is overdue. `due` is never later than the first deadline.
-CREATE OR REPLACE FUNCTION "@schema@".reap(l "@schema@".locks, t bigint) RETURNS "@schema@".locks
+CREATE OR REPLACE FUNCTION "@schema@".reap(l "@schema@".locks) RETURNS "@schema@".locks
 LANGUAGE plpgsql AS $body$
-DECLARE r "@schema@".entries;
+DECLARE
+  r "@schema@".entries;
+  t bigint := l.last;
 BEGIN
   IF t < l.due THEN
     RETURN l;
   END IF;
   IF (l.sole).expiry <= t THEN
-    l := CASE WHEN (l.sole).offered THEN take_back(l, l.sole) ELSE expire(l, l.sole, t) END;
+    l := CASE WHEN (l.sole).offered THEN take_back(l, l.sole) ELSE expire(l, l.sole) END;
   END IF;
   FOR r IN SELECT * FROM entries WHERE lock = l.number AND state = 'h' AND expiry <= t ORDER BY expiry LOOP
-    l := CASE WHEN r.offered THEN take_back(l, r) ELSE expire(l, r, t) END;
+    l := CASE WHEN r.offered THEN take_back(l, r) ELSE expire(l, r) END;
   END LOOP;
   IF (l.sole).deadline <= t THEN
     l.sole.deadline := NULL;
@@ -189,7 +207,7 @@ END $body$;
 -- Checks the crash marker. Without it, or if the lock was last used before it was written, the
 -- lock grants nothing for one lease: grants may have been lost. Recorded holds may be outdated, so
 -- none counts until its holder asserts it with its token.
-CREATE OR REPLACE FUNCTION "@schema@".check_server(l "@schema@".locks, t bigint, quarantine_ boolean) RETURNS "@schema@".locks
+CREATE OR REPLACE FUNCTION "@schema@".check_server(l "@schema@".locks, quarantine_ boolean) RETURNS "@schema@".locks
 LANGUAGE plpgsql AS $body$
 DECLARE
   m "@schema@".marker;
@@ -200,16 +218,16 @@ BEGIN
   END IF;
   SELECT * INTO m FROM marker;
   IF NOT FOUND THEN
-    INSERT INTO marker (run, born) VALUES (gen_random_uuid(), t) ON CONFLICT DO NOTHING;
+    INSERT INTO marker (run, born) VALUES (gen_random_uuid(), l.last) ON CONFLICT DO NOTHING;
     SELECT * INTO m FROM marker;
   END IF;
   IF l.run = m.run THEN
     RETURN l;
   END IF;
   IF l.run IS NULL THEN
-    l.until := greatest(l.until, least(m.born, t) + l.lease);
+    l.until := greatest(l.until, least(m.born, l.last) + l.lease);
   ELSE
-    l.until := greatest(l.until, t + l.lease);
+    l.until := greatest(l.until, l.last + l.lease);
     IF (l.sole).id IS NOT NULL THEN
       l := take_back(l, l.sole);
     END IF;
@@ -239,36 +257,35 @@ END $body$;
 -- Grants the lock to a request. The caller of the step (`me`) gets the grant in the reply. Another
 -- client gets an offer in its inbox, and must claim it. If no session listens on that inbox, the
 -- waiter is bypassed and keeps its number.
-CREATE OR REPLACE FUNCTION "@schema@".give(l "@schema@".locks, r "@schema@".entries, me text, t bigint)
+CREATE OR REPLACE FUNCTION "@schema@".give(l "@schema@".locks, r "@schema@".entries, me text)
 RETURNS "@schema@".locks
 LANGUAGE plpgsql AS $body$
 DECLARE
-  turn_ bigint := greatest(l.last + 1, t);
-  expiry_ bigint := t + l.lease;
+  expiry_ bigint := l.last + l.lease;
+  done text;
 BEGIN
-  IF r.id IS DISTINCT FROM me AND listens(r.inbox) AND is_gone(r.inbox) THEN
+  r.offered := r.id IS DISTINCT FROM me;
+  IF r.offered AND is_gone(r.inbox) THEN
     UPDATE entries SET state = 'b' WHERE lock = r.lock AND id = r.id;
     l.waiting := l.waiting - 1;
     RETURN l;
   END IF;
-  IF NOT is_open(l, r.mode, turn_) THEN
-    l.fenced := true;
+  l.fenced := NOT is_open(l, r.mode, l.last + 1);
+  IF l.fenced THEN
     RETURN l;
   END IF;
-  l.fenced := false;
-  r.turn := turn_;
-  r.token := CASE WHEN r.mode = 's' AND l.token > 0 THEN l.token ELSE turn_ END;
-  r.crashed := l.crashed;
-  r.offered := r.id IS DISTINCT FROM me;
   IF r.offered THEN
-    IF listens(r.inbox) THEN
-      PERFORM pg_notify(r.inbox, concat_ws(' ', 'offer', r.id, r.turn, r.token, r.crashed::int));
-    END IF;
     -- Not longer than the queue entry lasts. Otherwise each of many dead waiters would cost a
     -- window.
-    expiry_ := least(t + r.claim, coalesce(r.deadline, t + r.patience));
+    expiry_ := least(l.last + r.claim, coalesce(r.deadline, l.last + r.patience));
   END IF;
-  l.last := turn_;
+  l.last := l.last + 1;
+  r.turn := l.last;
+  r.token := CASE WHEN r.mode = 's' AND l.token > 0 THEN l.token ELSE r.turn END;
+  r.crashed := l.crashed;
+  IF r.offered THEN
+    done := tell(r.inbox, concat_ws(' ', 'offer', r.id, r.turn, r.token, r.crashed::int));
+  END IF;
   l.token := r.token;
   l.crashed := false;
   l.used := l.used + r.cost;
@@ -276,16 +293,16 @@ BEGIN
 END $body$;
 
 -- Grants from the head of the queue while shares are left.
-CREATE OR REPLACE FUNCTION "@schema@".grant_next(l "@schema@".locks, me text, t bigint) RETURNS "@schema@".locks
+CREATE OR REPLACE FUNCTION "@schema@".grant_next(l "@schema@".locks, me text) RETURNS "@schema@".locks
 LANGUAGE plpgsql AS $body$
 DECLARE r "@schema@".entries;
 BEGIN
-  WHILE l.waiting > 0 AND l.used < l.shares AND t >= l.until LOOP
+  WHILE l.waiting > 0 AND l.used < l.shares AND l.last >= l.until LOOP
     SELECT * INTO r FROM entries WHERE lock = l.number AND state = 'w' ORDER BY number LIMIT 1;
     IF NOT FOUND OR l.used + r.cost > l.shares THEN
       RETURN l;
     END IF;
-    l := give(l, r, me, t);
+    l := give(l, r, me);
     IF l.fenced THEN
       RETURN l;
     END IF;
@@ -297,7 +314,7 @@ BEGIN
 END $body$;
 
 -- Ends holds that end with the session of their client, if it has none.
-CREATE OR REPLACE FUNCTION "@schema@".expire_disconnected(l "@schema@".locks, t bigint) RETURNS "@schema@".locks
+CREATE OR REPLACE FUNCTION "@schema@".expire_disconnected(l "@schema@".locks) RETURNS "@schema@".locks
 LANGUAGE plpgsql AS $body$
 DECLARE r "@schema@".entries;
 BEGIN
@@ -308,8 +325,8 @@ BEGIN
     SELECT (l.sole).* WHERE (l.sole).id IS NOT NULL
     UNION ALL (SELECT * FROM entries WHERE lock = l.number AND state = 'h' ORDER BY number LIMIT 16)
   LOOP
-    IF r.drops AND NOT r.offered AND listens(r.inbox) AND is_gone(r.inbox) THEN
-      l := expire(l, r, t);
+    IF r.drops AND NOT r.offered AND is_gone(r.inbox) THEN
+      l := expire(l, r);
     END IF;
   END LOOP;
   RETURN l;
@@ -317,10 +334,10 @@ END $body$;
 
 -- In how many microseconds the lock may change without a request; 0 for never. A grant that is put
 -- off is tried again after a tenth of a second.
-CREATE OR REPLACE FUNCTION "@schema@".wake(l "@schema@".locks, t bigint) RETURNS bigint
+CREATE OR REPLACE FUNCTION "@schema@".wake(l "@schema@".locks) RETURNS bigint
 LANGUAGE plpgsql AS $body$
 DECLARE
-  after bigint := l.until - t;
+  after bigint := l.until - l.last;
   most bigint := CASE WHEN l.fenced THEN 100000 WHEN l.drops THEN 500000 END;
 BEGIN
   IF after <= 0 THEN
@@ -328,7 +345,7 @@ BEGIN
     IF after IS NULL AND l.used > 0 THEN
       SELECT min(expiry) INTO after FROM entries WHERE lock = l.number AND state = 'h';
     END IF;
-    after := greatest(after - t, CASE WHEN after IS NULL THEN 0 ELSE 1 END);
+    after := greatest(after - l.last, CASE WHEN after IS NULL THEN 0 ELSE 1 END);
   END IF;
   IF after = 0 OR after > most THEN
     after := coalesce(most, after);

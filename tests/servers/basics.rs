@@ -1,16 +1,16 @@
 //! Every way to acquire and release each lock.
 
 use stanchion::backend::conformance;
-use stanchion::postgres::PgClient;
 use stanchion::{ErrorKind, Locks};
 
+use crate::place::Client;
 use crate::server::Server;
 use crate::support::in_runtime;
 
 #[test]
 fn a_lock_is_acquired_and_released() {
     let server = need!(Server::start());
-    let client = server.connect(PgClient::options());
+    let client = server.connect(Client::options());
     in_runtime(async {
         let lock = client.lock("deploy");
         let guard = lock.acquire().await.expect("free");
@@ -27,7 +27,7 @@ fn a_lock_is_acquired_and_released() {
 #[test]
 fn a_body_is_stopped_when_the_lock_is_lost() {
     let server = need!(Server::start());
-    let client = server.connect(PgClient::options());
+    let client = server.connect(Client::options());
     let lock = client.lock("a");
     in_runtime(async {
         let run = lock.acquire().run(async |guard| guard.token());
@@ -43,9 +43,9 @@ fn a_body_is_stopped_when_the_lock_is_lost() {
 }
 
 #[test]
-fn a_database_passes_the_suite() {
+fn a_server_passes_the_suite() {
     let server = need!(Server::start());
-    let locks = Locks::from(server.connect(PgClient::options()));
+    let locks = Locks::from(server.connect(Client::options()));
     let report = in_runtime(conformance::run(&locks));
     assert!(report.is_ok(), "{report}");
 }

@@ -1,10 +1,13 @@
 //! Real processes: order, deaths of holders and waiters, and holders that are stopped past their
 //! lease.
 
-use crate::child::{assert_listeners, waiting};
+use std::time::{Duration, Instant};
+
+use crate::child::{NAME, assert_listeners};
 use crate::crew::Member;
+use crate::place::{Client, LEASE, Number, waiting};
 use crate::server::Server;
-use crate::support::eventually;
+use crate::support::{eventually, in_runtime};
 
 /// A wait for one dead waiter would last longer than the test.
 const PATIENT: [(&str, &str); 1] = [("CHILD_PATIENCE", "600000")];
@@ -12,13 +15,14 @@ const PATIENT: [(&str, &str); 1] = [("CHILD_PATIENCE", "600000")];
 #[test]
 fn p01_no_update_is_lost_among_processes() {
     let server = need!(Server::start());
-    server.ask("CREATE TABLE counter AS SELECT 0::bigint AS number");
+    Number::create(&server);
     let mut children: Vec<_> = (0..8).map(|_| Member::spawn(&server)).collect();
-    children.iter_mut().for_each(|it| it.tell("storm 40"));
+    children.iter_mut().for_each(|it| it.tell("storm 50"));
     for child in &mut children {
         assert_eq!(child.hear(), "stormed");
     }
-    assert_eq!(server.ask("SELECT number FROM counter"), "320");
+    let number = async { Number::at(&server.url()).await.get().await };
+    assert_eq!(in_runtime(number), 400);
 }
 
 #[test]
@@ -51,7 +55,28 @@ fn p28_a_killed_holder_is_followed_after_its_lease() {
     assert!(!crashed, "no other report");
 }
 
-/// With `on_disconnect(Release)` the session that ended shows a death.
+#[test]
+fn p47_a_live_hold_outlasts_its_lease() {
+    let server = need!(Server::start());
+    let (mut holder, mut next) = (Member::spawn(&server), Member::spawn(&server));
+    let (first, _) = holder.hold("lock");
+    next.queue(&server, "lock");
+    // Longer than a lease, by the clock of the server.
+    let begun = Instant::now();
+    let client = server.connect(Client::options().lease(LEASE));
+    let lock = client.lock(NAME);
+    eventually("a lease", || {
+        let status = in_runtime(lock.status()).expect("a status");
+        assert!(status.holder.is_some() && status.waiters.len() == 1);
+        std::thread::sleep(Duration::from_millis(50));
+        begun.elapsed() > LEASE + Duration::from_secs(1)
+    });
+    assert_eq!(holder.ask("release"), "released");
+    let (token, crashed) = next.hear_held();
+    assert!(token > first && !crashed);
+}
+
+/// With `on_disconnect(Release)` the closed connection shows a death.
 #[test]
 fn a_holder_that_is_cut_off_is_followed_before_its_lease_if_it_wants_so() {
     let server = need!(Server::start());
@@ -66,7 +91,7 @@ fn a_holder_that_is_cut_off_is_followed_before_its_lease_if_it_wants_so() {
     assert!(crashed);
 }
 
-/// Dead waiters have no session any more, so they are bypassed without a wait.
+/// Dead waiters listen no more, so they are bypassed without a wait.
 #[test]
 fn p29_killed_waiters_cost_no_delay() {
     let server = need!(Server::start());
@@ -91,34 +116,6 @@ fn p29_killed_waiters_cost_no_delay() {
             assert_eq!(child.ask("release"), "released");
         }
     }
-}
-
-#[test]
-fn p29_of_a_hundred_waiters_all_but_two_die() {
-    let server = need!(Server::start());
-    let mut holder = Member::spawn_with(&server, &PATIENT);
-    holder.hold("lock");
-    let mut line: Vec<_> = (0..9)
-        .map(|_| Member::spawn_with(&server, &PATIENT))
-        .collect();
-    let mut queued = 0;
-    for (index, child) in line.iter_mut().enumerate() {
-        let count = if [3, 8].contains(&index) { 1 } else { 14 };
-        child.tell(&format!("crowd {queued} {count}"));
-        queued += count;
-        eventually("queued", || waiting(&server) == queued);
-    }
-    assert_eq!(queued, 100);
-    for index in [0, 1, 2, 4, 5, 6, 7] {
-        line[index].kill();
-    }
-    assert_listeners(&server, 3);
-    holder.tell("release");
-    for (index, number) in [(3, "42"), (8, "99")] {
-        let line = line[index].hear();
-        assert_eq!(line.rsplit(' ').next(), Some(number), "{line}");
-    }
-    eventually("none waits", || waiting(&server) == 0);
 }
 
 #[test]

@@ -1,40 +1,38 @@
-//! The child program: takes the lock as its standard input orders, and prints a line for each
-//! event. Also how a test controls it.
+//! The child program of every server: takes the lock as its standard input orders, and prints a line
+//! for each event. Also how a test controls it. `crate::place` has what differs between servers.
 //!
 //! | command | answer |
 //! |---|---|
 //! | `lock`, `read`, `write`, `permit` | `held token crashed` when it has acquired; later `lost reason` |
 //! | `release` | `released` or `failed kind` |
 //! | `is-held` | `true` or `false` |
+//! | `storm ROUNDS` | `stormed`: so often it has added one to a number on the server, by reading and writing |
 //! | `crowd FIRST COUNT` | queues so many more waits, one behind the other; `in token number` for each, numbered from FIRST |
-//! | `storm ROUNDS` | `stormed`: so often it has added one to a number in the database, by reading and writing |
+//!
+//! `place::Place` may obey more commands.
 
 use std::time::Duration;
 
-use stanchion::postgres::{OnDisconnect, Options, PgClient, PgGuard};
 use stanchion::{Acquire, AnyGuard, Lock, SharedLock};
-use tokio_postgres::NoTls;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::crew::child::{self, say};
 use crate::crew::{Member, program};
+use crate::place::{self, Client, Guard, OnDisconnect, Options, Place, waiting};
 use crate::server::Server;
 
 /// The lock that all of them use.
 pub(crate) const NAME: &str = "shared by children";
-/// The lease of the children. It is long enough that no hold is lost because the machine is slow.
-/// It is not longer, because some tests wait for its end.
-pub(crate) const LEASE: Duration = Duration::from_secs(8);
 
 pub(crate) fn main() {
     child::block_on(obey());
 }
 
 /// The environment sets the lease and the patience, in milliseconds.
-fn options() -> Options {
-    let mut options = PgClient::options()
-        .install(true)
+pub(crate) fn options() -> Options {
+    let mut options = place::options()
         .unavailable_after(Duration::from_secs(120))
-        .lease(child::duration("CHILD_LEASE").unwrap_or(LEASE));
+        .lease(child::duration("CHILD_LEASE").unwrap_or(place::LEASE));
     if let Some(patience) = child::duration("CHILD_PATIENCE") {
         // A waiter without a message notices a grant by its heartbeat. No claim window ends during
         // a test.
@@ -48,35 +46,49 @@ fn options() -> Options {
     }
 }
 
+/// The state of a child.
+pub(crate) struct Child {
+    pub(crate) url: String,
+    pub(crate) client: Client,
+    pub(crate) guard: Option<AnyGuard>,
+    pub(crate) hear: UnboundedReceiver<String>,
+}
+
 async fn obey() {
-    let url = &child::variable("CHILD_URL");
-    let client = options().connect(url).await;
-    let client = client.expect("the server is there");
+    let url = child::variable("CHILD_URL");
+    let client = options().connect(&url).await;
+    let mut own = Child {
+        client: client.expect("the server is there"),
+        url,
+        guard: None,
+        hear: child::commands(),
+    };
+    let mut place = Place::new();
     say("ready");
-    let mut hear = child::commands();
-    let mut guard: Option<AnyGuard> = None;
-    while let Some(line) = hear.recv().await {
-        match line.split_once(' ').unwrap_or((&line, "")) {
-            ("release", _) => match guard.take().expect("it holds").release().await {
+    while let Some(line) = own.hear.recv().await {
+        let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        match word {
+            "release" => match own.guard.take().expect("it holds").release().await {
                 Ok(()) => say("released"),
                 Err(error) => say(format_args!("failed {:?}", error.kind())),
             },
-            ("is-held", _) => say(guard.as_ref().is_some_and(AnyGuard::is_held)),
-            ("storm", rounds) => storm(&client, url, rounds.parse().expect("a number")).await,
-            ("crowd", numbers) => crowd(&client, numbers),
-            (wish, _) => {
-                let taken = take(&client, wish).await;
+            "is-held" => say(own.guard.as_ref().is_some_and(AnyGuard::is_held)),
+            "storm" => storm(&own, rest.parse().expect("a number")).await,
+            "crowd" => crowd(&own.client, rest),
+            "lock" | "read" | "write" | "permit" => {
+                let taken = take(&own.client, word).await;
                 let (token, crashed) = (taken.token(), taken.predecessor_crashed());
                 say(format_args!("held {} {crashed}", token.expect("a token")));
                 let lost = taken.lost();
                 tokio::spawn(async move { say(format_args!("lost {:?}", lost.await)) });
-                guard = Some(taken);
+                own.guard = Some(taken);
             }
+            _ => place.obey(&mut own, word, rest).await,
         }
     }
 }
 
-async fn take(client: &PgClient, wish: &str) -> AnyGuard {
+async fn take(client: &Client, wish: &str) -> AnyGuard {
     let name = NAME;
     match wish {
         "lock" => AnyGuard::new(client.lock(name).acquire().await.expect("the lock")),
@@ -89,7 +101,7 @@ async fn take(client: &PgClient, wish: &str) -> AnyGuard {
     }
 }
 
-fn crowd(client: &PgClient, numbers: &str) {
+fn crowd(client: &Client, numbers: &str) {
     let mut numbers = numbers.split(' ').map(|it| it.parse().expect("a number"));
     let (first, count): (usize, usize) =
         (numbers.next().expect("one"), numbers.next().expect("two"));
@@ -98,7 +110,7 @@ fn crowd(client: &PgClient, numbers: &str) {
     let waiters: Vec<_> = (first..first + count)
         .map(|number| (number, lock.acquire()))
         .collect();
-    let pass = |(number, waiter): (usize, Acquire<PgGuard>)| async move {
+    let pass = |(number, waiter): (usize, Acquire<Guard>)| async move {
         let guard = waiter.await.expect("the lock");
         say(format_args!("in {} {number}", guard.token()));
         guard.release().await.expect("released");
@@ -106,18 +118,14 @@ fn crowd(client: &PgClient, numbers: &str) {
     tokio::spawn(futures::future::join_all(waiters.into_iter().map(pass)));
 }
 
-/// Reads and writes a number without a transaction, so that updates are lost if two do it at once.
-async fn storm(client: &PgClient, url: &str, rounds: usize) {
-    let connected = tokio_postgres::connect(url, NoTls).await;
-    let (session, connection) = connected.expect("a connection");
-    tokio::spawn(connection);
-    let lock = client.lock("storm");
+/// Updates are lost if two do it at once.
+async fn storm(own: &Child, rounds: usize) {
+    let number = place::Number::at(&own.url).await;
+    let lock = own.client.lock("storm");
     for _ in 0..rounds {
         let guard = lock.acquire().await.expect("the lock");
-        let row = session.query_one("SELECT number FROM counter", &[]).await;
-        let seen: i64 = row.expect("a row").get(0);
-        let more = format!("UPDATE counter SET number = {}", seen + 1);
-        session.batch_execute(&more).await.expect("updated");
+        let seen = number.get().await;
+        number.set(seen + 1).await;
         guard.release().await.expect("released");
     }
     say("stormed");
@@ -129,7 +137,7 @@ impl Member {
     }
 
     pub(crate) fn spawn_with(server: &Server, environment: &[(&str, &str)]) -> Self {
-        let mut command = program("postgres");
+        let mut command = program(place::PROGRAM);
         command
             .env("CREW_THREADS", "2")
             .env("CHILD_URL", server.url())
@@ -160,13 +168,7 @@ impl Member {
     }
 }
 
-pub(crate) fn waiting(server: &Server) -> usize {
-    server.count("SELECT coalesce(sum(waiting), 0) FROM stanchion.locks")
-}
-
-/// Waits until the server has noticed which clients are gone: so many sessions are left that
-/// listen.
+/// Waits until the server has noticed which clients are gone: this many that listen are left.
 pub(crate) fn assert_listeners(server: &Server, count: usize) {
-    let sql = "SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'";
-    crate::support::eventually("the dead are noticed", || server.count(sql) == count);
+    crate::support::eventually("the dead are noticed", || place::listeners(server) == count);
 }

@@ -1,0 +1,84 @@
+//! What goes wrong on every server.
+
+use std::time::Duration;
+
+use stanchion::{ErrorKind, Loss, Result};
+
+use crate::place::{self, Client, OnDisconnect, Options};
+use crate::server::Server;
+use crate::support::{Polled, eventually, in_runtime, kind_of};
+
+const LEASE: Duration = Duration::from_secs(12);
+
+fn options() -> Options {
+    Client::options().lease(LEASE)
+}
+
+#[test]
+fn p47_a_broken_connection_costs_no_hold_and_no_place() {
+    let server = need!(Server::start());
+    let client = server.connect(options());
+    let lock = client.lock("a");
+    for connection in 0..place::CONNECTIONS {
+        let guard = in_runtime(lock.acquire()).expect("free");
+        let mut waiters: Vec<_> = (0..3).map(|_| Polled::pending(lock.acquire())).collect();
+        eventually("queued", || place::queue(&server).len() == 3);
+        let before = place::queue(&server);
+        place::cut(&server, connection);
+        in_runtime(guard.ensure_held()).expect("connected again");
+        assert_eq!(place::queue(&server), before);
+        in_runtime(guard.release()).expect("released");
+        for waiter in &mut waiters {
+            drop(waiter.finish().expect("in order"));
+        }
+    }
+}
+
+#[test]
+fn a_disconnect_is_a_loss_if_the_options_say_so() {
+    let server = need!(Server::start());
+    let client = server.connect(options().on_disconnect(OnDisconnect::Release));
+    let guard = in_runtime(client.lock("a").acquire()).expect("free");
+    place::cut(&server, 0);
+    assert_eq!(in_runtime(guard.lost()), Loss::Disconnected);
+}
+
+#[test]
+fn p51_a_server_that_is_gone_ends_in_a_loss() {
+    let mut server = need!(Server::start());
+    let lease = Duration::from_secs(4);
+    let client = server.connect(options().lease(lease).unavailable_after(lease));
+    let lock = client.lock("a");
+    let guard = in_runtime(lock.acquire()).expect("free");
+    let mut waiter = Polled::pending(lock.acquire());
+    server.kill();
+    assert_eq!(in_runtime(guard.lost()), Loss::Expired);
+    let error = waiter.finish().expect_err("no server answers");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(kind_of(in_runtime(lock.status())), ErrorKind::Unavailable);
+}
+
+#[test]
+fn p50_p66_another_kind_limit_or_lease_is_refused_with_both_values() {
+    let server = need!(Server::start());
+    let client = server.connect(options());
+    let other = server.connect(Client::options().lease(LEASE * 2));
+    let permit = in_runtime(client.semaphore("a", 3).expect("one").acquire()).expect("free");
+    fn text<T: std::fmt::Debug>(result: Result<T>) -> String {
+        let error = result.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
+        error.to_string()
+    }
+    let kind = text(in_runtime(client.lock("a").acquire()));
+    assert!(
+        kind.contains("semaphore") && kind.contains("not lock"),
+        "{kind}"
+    );
+    let limit = text(in_runtime(client.semaphore("a", 4).expect("one").acquire()));
+    assert!(limit.contains('3') && limit.contains('4'), "{limit}");
+    let lease = text(in_runtime(other.semaphore("a", 3).expect("one").acquire()));
+    assert!(lease.contains("12s") && lease.contains("24s"), "{lease}");
+    in_runtime(permit.release()).expect("released");
+    // Without a holder or waiter, another lease is accepted.
+    drop(in_runtime(other.semaphore("a", 3).expect("one").acquire()).expect("free"));
+}
