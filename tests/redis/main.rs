@@ -9,6 +9,7 @@ mod skip;
 mod address;
 mod basics;
 mod cancel;
+mod changes;
 mod child;
 mod clock;
 #[path = "../crew/mod.rs"]
@@ -25,6 +26,7 @@ mod one_permit;
 mod processes;
 mod proxy;
 mod restart;
+mod sentinel;
 mod server;
 mod storm;
 #[path = "../conformance/support.rs"]
