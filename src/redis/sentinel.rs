@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use ::redis::{
-    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
-    RedisConnectionInfo, RedisError, RedisResult,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
+    ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult,
 };
 use futures::future::join_all;
 
@@ -116,7 +116,7 @@ impl Sentinels {
         patience: Duration,
     ) -> RedisResult<Option<(String, u16)>> {
         let sentinel = ConnectionAddr::Tcp(host.clone(), *port).into_connection_info()?;
-        match in_time(patience, self.query(sentinel.clone())).await {
+        match self.query(sentinel.clone(), patience).await {
             // Some sentinels want a password. It is mostly that of the servers.
             Err(error) if error.code() == Some("NOAUTH") => {
                 let mut settings = RedisConnectionInfo::default();
@@ -126,18 +126,29 @@ impl Sentinels {
                 if let Some(password) = self.settings.password() {
                     settings = settings.set_password(password);
                 }
-                in_time(patience, self.query(sentinel.set_redis_settings(settings))).await
+                let sentinel = sentinel.set_redis_settings(settings);
+                self.query(sentinel, patience).await
             }
             answer => answer,
         }
     }
 
-    async fn query(&self, sentinel: ConnectionInfo) -> RedisResult<Option<(String, u16)>> {
+    async fn query(
+        &self,
+        sentinel: ConnectionInfo,
+        patience: Duration,
+    ) -> RedisResult<Option<(String, u16)>> {
         let client = Client::open(sentinel)?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
-        let mut command = ::redis::cmd("SENTINEL");
-        command.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
-        command.query_async(&mut connection).await
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(patience))
+            .set_response_timeout(Some(patience));
+        let answer = async {
+            let connection = client.get_multiplexed_async_connection_with_config(&config);
+            let mut command = ::redis::cmd("SENTINEL");
+            command.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
+            command.query_async(&mut connection.await?).await
+        };
+        in_time(patience, answer).await
     }
 }
 
