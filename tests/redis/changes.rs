@@ -3,7 +3,7 @@
 use stanchion::{Changes, ErrorKind, Status};
 
 use crate::server::Server;
-use crate::support::{Polled, in_runtime};
+use crate::support::{Polled, eventually, in_runtime};
 use stanchion::redis::RedisClient;
 
 /// The next status of which this is true.
@@ -39,23 +39,19 @@ fn a_stream_follows_a_lock() {
         it.shared_by.len() == 1 && it.holder.is_none()
     }));
 
-    // Nothing changes, so there is no item.
-    let mut next = Polled::pending(async move {
-        let next = changes.next().await;
-        (changes, next)
-    });
-    server.forget_counts();
-    crate::support::eventually("it has looked twice", || server.calls("evalsha") > 2);
-    assert!(next.poll().is_pending());
     drop(reader);
-    let (_, status) = next.finish();
-    assert!(
-        status
-            .expect("no end")
-            .expect("a status")
-            .shared_by
-            .is_empty()
-    );
+    in_runtime(until(&mut changes, |it| it.shared_by.is_empty()));
+
+    // Nothing changes, so there is no item. Only the stream runs scripts.
+    let mut next = Polled::pending(async move { changes.next().await });
+    server.forget_counts();
+    eventually("it has looked three times", || {
+        assert!(next.poll().is_pending(), "nothing has changed");
+        server.calls("evalsha") > 2
+    });
+    let _guard = in_runtime(lock.write()).expect("free");
+    let status = next.finish().expect("no end").expect("a status");
+    assert!(status.holder.is_some());
 }
 
 #[test]
