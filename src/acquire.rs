@@ -1,7 +1,7 @@
 //! The acquire state: one future for every lock of every backend.
 //!
 //! A backend implements [`Pending`]: it asks for the lock and waits, and knows nothing of deadlines
-//! or guards. [`Attempt`] drives it, measures the wait and makes the guard. [`Acquire`] adds a time
+//! or guards. [`Attempt`] drives it, measures the wait, counts it and makes the guard. [`Acquire`] adds a time
 //! limit, progress reports, and the ways to wait: as a future, on a thread ([`Acquire::block`]), and
 //! around a body ([`Acquire::run`]).
 //!
@@ -27,8 +27,9 @@ use crate::address::Address;
 use crate::backend::{Pending, Request};
 use crate::block;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::Guard;
+use crate::guard::{Guard, Waited};
 use crate::ledger::Enrolled;
+use crate::metrics::{self, Meter};
 use crate::status::Waiting;
 use crate::trace;
 
@@ -49,6 +50,7 @@ const TELL_SOON: Duration = Duration::from_millis(20);
 pub(crate) mod sealed {
     use super::*;
     use crate::backend::Hold;
+    use crate::guard::Waited;
 
     /// Ties a guard to the way it is waited for, and to what it holds.
     pub trait Granted: Sized + Send + Sync + Unpin + 'static {
@@ -59,7 +61,7 @@ pub(crate) mod sealed {
         type Reader: Guard;
 
         /// Makes the guard.
-        fn granted(grant: <Self::Pending as Pending>::Grant, waited: Option<Duration>) -> Self;
+        fn granted(grant: <Self::Pending as Pending>::Grant, waited: Waited<'_>) -> Self;
 
         /// What it holds.
         fn hold(&self) -> &dyn Hold;
@@ -78,6 +80,9 @@ pub(crate) mod sealed {
 
         /// Adds the permits of another one.
         fn merge(&mut self, other: Self) -> Result<()>;
+
+        /// Ends its count in the metrics.
+        fn uncount(&self);
     }
 }
 
@@ -87,6 +92,7 @@ pub(crate) struct Attempt<G: Guard> {
     /// When the first poll found that it has to wait.
     since: Option<Instant>,
     span: trace::Wait,
+    metered: metrics::Wait,
     /// So that `close` of the handle wakes it.
     enrolled: Option<Enrolled>,
     over: bool,
@@ -98,6 +104,7 @@ impl<G: Guard> Attempt<G> {
             pending,
             since: None,
             span: trace::Wait::default(),
+            metered: metrics::Wait::default(),
             enrolled: None,
             over: false,
         }
@@ -132,14 +139,34 @@ impl<G: Guard> Attempt<G> {
                 }
             }
         }
-        let waited = self.since.map(|it| now.saturating_duration_since(it));
-        let guard = result.map(|grant| grant.map(|grant| G::granted(grant, waited)));
+        let guard = result.map(|grant| grant.map(|grant| self.guard(grant, now)));
         if let (Some(ledger), Ok(Some(guard))) = (self.pending.ledger(), &guard) {
             ledger.granted(guard.wait_time(), guard.hold().predecessor_crashed());
             self.since = None;
         }
         self.leave();
         Poll::Ready(guard)
+    }
+
+    fn guard(&self, grant: <G::Pending as Pending>::Grant, now: Instant) -> G {
+        let time = self.since.map(|it| now.saturating_duration_since(it));
+        let meter = self.own_meter();
+        meter.granted(time);
+        let waited = Waited {
+            time,
+            now: Some(now),
+            meter,
+            address: Some(&|| self.pending.address()),
+        };
+        G::granted(grant, waited)
+    }
+
+    /// Returns where this wait counts. A wait that contains another one counts nowhere.
+    fn own_meter(&self) -> Meter {
+        match self.pending.has_inner_wait() {
+            true => Meter::default(),
+            false => self.pending.meter(),
+        }
     }
 
     fn refuse_closed(&self) -> Result<()> {
@@ -156,6 +183,7 @@ impl<G: Guard> Attempt<G> {
             self.since = Some(now);
             if !pending.has_inner_wait() {
                 self.span.begin(|| pending.address());
+                self.metered.begin(pending.meter());
             }
         }
         match (&mut self.enrolled, pending.ledger()) {
@@ -175,7 +203,13 @@ impl<G: Guard> Attempt<G> {
         if let (Some(ledger), Some(_)) = (self.pending.ledger(), self.since) {
             ledger.abandoned();
         }
+        self.metered.end();
         self.span.end();
+    }
+
+    /// Returns where the inner wait counts.
+    pub(crate) fn meter(&self) -> Meter {
+        self.pending.meter()
     }
 
     pub(crate) fn waiting(&self) -> Option<Waiting> {
@@ -376,6 +410,7 @@ impl<G: Guard> State<G> {
     }
 
     fn timed_out(&self) -> Error {
+        self.attempt.meter().timed_out();
         let why = self.attempt.waiting().and_then(|it| it.why());
         Error::timed_out(self.attempt.place(), self.attempt.waited(), why)
     }
@@ -582,11 +617,7 @@ impl<G: Guard> Acquire<G> {
             let body = pin!(body(&guard));
             match select(body, guard.lost()).await {
                 Either::Left((value, _)) => Ok(value),
-                Either::Right((loss, _)) => Err(Error::at(
-                    ErrorKind::Lost,
-                    loss.to_string(),
-                    guard.hold().place(),
-                )),
+                Either::Right((loss, _)) => Err(Error::lost(loss, guard.hold().place())),
             }
         };
         let released = guard.release().await;

@@ -45,6 +45,21 @@ impl Address {
         }
     }
 
+    /// Returns the word for the backend.
+    #[allow(dead_code)] // Metrics and spans are features.
+    pub(crate) fn backend(&self) -> &'static str {
+        self.backend
+    }
+
+    /// Returns the name of the lock, or its path if it has none.
+    #[allow(dead_code)]
+    pub(crate) fn label(&self) -> String {
+        match self.name.is_empty() {
+            true => self.place.display().to_string(),
+            false => self.name.clone(),
+        }
+    }
+
     /// Returns the canonical path of a lock on a file.
     pub(crate) fn file(&self) -> Option<&Path> {
         (self.backend == "file").then_some(&*self.place)

@@ -13,8 +13,9 @@ use crate::address::Address;
 use crate::backend::Hold;
 use crate::backend::{Pending, Request};
 use crate::error::Result;
-use crate::guard::{Downgrade, Guard, Release, WriteGuard, is_permit};
+use crate::guard::{Downgrade, Guard, Release, Waited, WriteGuard, is_permit};
 use crate::loss::Lost;
+use crate::metrics::Meter;
 use crate::options::check_merge;
 use crate::status::Waiting;
 
@@ -59,6 +60,7 @@ trait Forgotten: Any + Send + Sync {
     fn into_reader(self: Box<Self>) -> AnyGuard;
     fn split(&mut self, permits: u32) -> Result<AnyGuard>;
     fn merge(&mut self, other: AnyGuard) -> Result<()>;
+    fn uncount(&self);
 }
 
 impl<G: Guard> Forgotten for G {
@@ -75,6 +77,10 @@ impl<G: Guard> Forgotten for G {
             Ok(other) => Granted::merge(self, other),
             Err(other) => check_merge(false, 0, 0, other.inner.hold().place()).map(drop),
         }
+    }
+
+    fn uncount(&self) {
+        Granted::uncount(self);
     }
 
     fn hold(&self) -> &dyn Hold {
@@ -210,7 +216,7 @@ impl Granted for AnyGuard {
     }
 
     /// The inner guard already has its wait time.
-    fn granted(guard: Self, _: Option<Duration>) -> Self {
+    fn granted(guard: Self, _: Waited<'_>) -> Self {
         guard
     }
 
@@ -232,6 +238,10 @@ impl Granted for AnyGuard {
 
     fn merge(&mut self, other: Self) -> Result<()> {
         self.inner.merge(other)
+    }
+
+    fn uncount(&self) {
+        self.inner.uncount();
     }
 }
 
@@ -297,6 +307,11 @@ impl<G: Guard> Pending for Forgetting<G> {
         self.0.counts_waiters()
     }
 
+    #[allow(private_interfaces)]
+    fn meter(&self) -> Meter {
+        self.0.meter()
+    }
+
     fn has_inner_wait(&self) -> bool {
         true
     }
@@ -323,6 +338,11 @@ impl Pending for AnyPending {
 
     fn counts_waiters(&self) -> bool {
         self.inner.counts_waiters()
+    }
+
+    #[allow(private_interfaces)]
+    fn meter(&self) -> Meter {
+        self.inner.meter()
     }
 
     fn has_inner_wait(&self) -> bool {

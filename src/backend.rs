@@ -47,6 +47,8 @@ pub use futures::future::BoxFuture;
 pub use line::{BoxPending, Line};
 pub(crate) use settings::Bits;
 pub use settings::{Setting, Settings};
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub(crate) use wait::LossListener;
 pub use wait::{Hold, Mode, Pending, Request};
 
 use crate::error::{Error, ErrorKind, Result};

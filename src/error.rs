@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::loss::Loss;
 use crate::status::Readable;
 
 /// The result of every fallible call of this crate.
@@ -100,6 +101,8 @@ enum Inner {
         text: String,
         path: PathBuf,
     },
+    #[error("{loss}: {path:?}")]
+    Lost { loss: Loss, path: PathBuf },
     #[error("{text}")]
     Pathless { kind: ErrorKind, text: String },
     #[error("cannot {step} the open file: {cause}")]
@@ -125,6 +128,7 @@ impl Error {
             | Inner::PathlessIo { kind, .. }
             | Inner::Foreign { kind, .. } => *kind,
             Inner::TimedOut { .. } => ErrorKind::TimedOut,
+            Inner::Lost { .. } => ErrorKind::Lost,
             Inner::Both { first, .. } => first.kind(),
         }
     }
@@ -133,9 +137,10 @@ impl Error {
     /// returns its address and name.
     pub fn path(&self) -> Option<&Path> {
         match &*self.0 {
-            Inner::Io { path, .. } | Inner::TimedOut { path, .. } | Inner::Plain { path, .. } => {
-                Some(path)
-            }
+            Inner::Io { path, .. }
+            | Inner::TimedOut { path, .. }
+            | Inner::Lost { path, .. }
+            | Inner::Plain { path, .. } => Some(path),
             Inner::Pathless { .. } | Inner::PathlessIo { .. } | Inner::Foreign { .. } => None,
             Inner::Both { first, second } => first.path().or(second.path()),
         }
@@ -199,6 +204,21 @@ impl Error {
         match (first, second) {
             (Err(first), Err(second)) => Err(Self(Box::new(Inner::Both { first, second }))),
             (first, second) => first.and(second),
+        }
+    }
+
+    /// Returns an [`ErrorKind::Lost`].
+    pub(crate) fn lost(loss: Loss, path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        Self(Box::new(Inner::Lost { loss, path }))
+    }
+
+    /// Returns how the lock was lost, if this error knows it.
+    pub(crate) fn loss(&self) -> Option<Loss> {
+        match &*self.0 {
+            Inner::Lost { loss, .. } => Some(*loss),
+            Inner::Both { first, .. } => first.loss(),
+            _ => None,
         }
     }
 

@@ -14,9 +14,11 @@ use self::record::Kind;
 use self::ticket::Mode;
 use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
+use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::Guard;
+use crate::guard::{Guard, Waited};
 use crate::lock::{Capabilities, Local};
+use crate::metrics::Meter;
 use crate::options::{check_mode, check_pause};
 use crate::owner::identity;
 use crate::stats::Stats;
@@ -115,7 +117,21 @@ impl Shared {
         G: Guard + Granted<Pending = FairPending>,
     {
         let grant = self.line.try_enter(&self.settings, want)?;
-        Ok(grant.map(|grant| G::granted(FairHold::new(self.clone(), grant), None)))
+        let waited = Waited {
+            meter: self.meter(),
+            address: Some(&|| Some(Address::of_file(self.path()))),
+            ..Waited::default()
+        };
+        Ok(grant.map(|grant| {
+            waited.meter.granted(None);
+            G::granted(FairHold::new(self.clone(), grant), waited)
+        }))
+    }
+
+    /// Returns where this lock counts in the metrics.
+    fn meter(&self) -> Meter {
+        let counts = self.line.counts();
+        counts.meter(|| Some(Address::of_file(self.path())))
     }
 
     /// Fails when the handle is closed. For calls that may finish without a wait.

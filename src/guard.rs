@@ -2,35 +2,134 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::FusedFuture;
 
 use crate::acquire::sealed;
+use crate::address::Address;
 use crate::backend::Hold;
 use crate::block;
-#[cfg(doc)]
-use crate::error::ErrorKind;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::loss::Lost;
+use crate::metrics::{self, Meter};
 use crate::trace;
 
-/// The hold of a guard, and the time that the caller waited for it.
+/// The hold of a guard, and the time that the caller waited for it. Every guard of every backend
+/// contains one, so holds and losses are counted here.
 pub(crate) struct Held<H> {
+    // Fields drop in order: the time of the release belongs to the hold.
     pub(crate) hold: H,
     pub(crate) waited: Option<Duration>,
+    metered: metrics::Holding,
     _span: trace::Hold,
 }
 
+/// What is known of a wait when it is granted.
+#[derive(Clone, Copy, Default)]
+#[doc(hidden)]
+pub struct Waited<'a> {
+    /// How long it took, or `None` if it was granted at once.
+    pub(crate) time: Option<Duration>,
+    /// When it was granted, if the clock was read.
+    pub(crate) now: Option<Instant>,
+    /// Where the hold counts.
+    pub(crate) meter: Meter,
+    pub(crate) address: Option<&'a dyn Fn() -> Option<Address>>,
+}
+
 impl<H: Hold> Held<H> {
-    pub(crate) fn new(hold: H, waited: Option<Duration>) -> Self {
-        let waited = waited.filter(|_| hold.has_queued());
+    pub(crate) fn new(hold: H, waited: Waited<'_>) -> Self {
+        let time = waited.time.filter(|_| hold.has_queued());
+        let address = || waited.address?();
+        let metered = metrics::Holding::begin(waited.meter, waited.now);
+        metered.listen(&hold);
         Self {
-            _span: trace::Hold::begin(hold.place(), hold.token(), waited),
+            _span: trace::Hold::begin(hold.place(), hold.token(), time, address),
             hold,
-            waited,
+            waited: time,
+            metered,
+        }
+    }
+
+    /// Ends the count of a hold that stays without a guard.
+    pub(crate) fn uncount(&self) {
+        self.metered.end();
+    }
+}
+
+/// The hold itself. What it reports of a loss is counted.
+impl<H: Hold> Hold for Held<H> {
+    fn token(&self) -> Option<u64> {
+        self.hold.token()
+    }
+
+    fn predecessor_crashed(&self) -> bool {
+        self.hold.predecessor_crashed()
+    }
+
+    fn permits(&self) -> u32 {
+        self.hold.permits()
+    }
+
+    fn split(&mut self, permits: u32) -> Result<Self> {
+        let hold = self.hold.split(permits)?;
+        let metered = self.metered.split();
+        metered.listen(&hold);
+        Ok(Self {
+            _span: trace::Hold::begin(hold.place(), hold.token(), self.waited, || None),
+            hold,
+            waited: self.waited,
+            metered,
+        })
+    }
+
+    fn merge(&mut self, other: Self) -> Result<()> {
+        self.hold.merge(other.hold)
+    }
+
+    fn poll_downgrade(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let downgraded = self.hold.poll_downgrade(cx);
+        self.count_loss(&downgraded);
+        downgraded
+    }
+
+    fn is_held(&self) -> bool {
+        let is_held = self.hold.is_held();
+        if !is_held {
+            self.metered.is_over(&self.hold);
+        }
+        is_held
+    }
+
+    fn lost(&self) -> Lost {
+        self.metered.watch(self.hold.lost())
+    }
+
+    fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let released = self.hold.poll_release(cx);
+        self.count_loss(&released);
+        released
+    }
+
+    fn place(&self) -> &Path {
+        self.hold.place()
+    }
+
+    fn has_queued(&self) -> bool {
+        self.hold.has_queued()
+    }
+}
+
+impl<H> Held<H> {
+    fn count_loss(&self, ended: &Poll<Result<()>>) {
+        if let Poll::Ready(Err(error)) = ended
+            && error.kind() == ErrorKind::Lost
+        {
+            self.metered.lost(error.loss());
         }
     }
 }
@@ -166,6 +265,7 @@ pub trait Permit: Guard {
     /// Keeps the permits until this process ends. On a server, keeps them until the client is
     /// closed or dropped.
     fn forget(self) {
+        sealed::Granted::uncount(&self);
         std::mem::forget(self);
     }
 }
@@ -289,7 +389,7 @@ macro_rules! guard {
             /// Returns whether the lock is still held. Takes about a microsecond. The lock may be
             /// lost right after the call.
             pub fn is_held(&self) -> bool {
-                $crate::backend::Hold::is_held(&self.held.hold)
+                $crate::backend::Hold::is_held(&self.held)
             }
 
             /// Resolves when the lock is lost while this guard lives; see [`Loss`](crate::Loss) for
@@ -299,7 +399,7 @@ macro_rules! guard {
             ///
             /// Dropping the future changes nothing. A call after the loss reports it too.
             pub fn lost(&self) -> $crate::loss::Lost {
-                $crate::backend::Hold::lost(&self.held.hold)
+                $crate::backend::Hold::lost(&self.held)
             }
 
             /// Releases the lock and reports whether that succeeded.
@@ -327,18 +427,18 @@ macro_rules! guard {
             type Pending = $pending;
             $crate::guard::reader!($($reader)?);
 
-            fn granted(hold: $hold, waited: Option<std::time::Duration>) -> Self {
+            fn granted(hold: $hold, waited: $crate::guard::Waited<'_>) -> Self {
                 Self {
                     held: $crate::guard::Held::new(hold, waited),
                 }
             }
 
             fn hold(&self) -> &dyn $crate::backend::Hold {
-                &self.held.hold
+                &self.held
             }
 
             fn hold_mut(&mut self) -> &mut dyn $crate::backend::Hold {
-                &mut self.held.hold
+                &mut self.held
             }
 
             fn wait_time(&self) -> Option<std::time::Duration> {
@@ -346,12 +446,16 @@ macro_rules! guard {
             }
 
             fn split(&mut self, permits: u32) -> $crate::error::Result<Self> {
-                let part = $crate::backend::Hold::split(&mut self.held.hold, permits)?;
-                Ok($crate::acquire::sealed::Granted::granted(part, self.held.waited))
+                let held = $crate::backend::Hold::split(&mut self.held, permits)?;
+                Ok(Self { held })
             }
 
             fn merge(&mut self, other: Self) -> $crate::error::Result<()> {
-                $crate::backend::Hold::merge(&mut self.held.hold, other.held.hold)
+                $crate::backend::Hold::merge(&mut self.held, other.held)
+            }
+
+            fn uncount(&self) {
+                self.held.uncount();
             }
         }
 

@@ -126,6 +126,10 @@ impl Ledger {
         self.counts.together(|counts| counts.abandoned.add(1));
     }
 
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         self.counts.snapshot()
     }

@@ -106,6 +106,7 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
+//! | `metrics` | gauges, histograms and counters of all locks, through the crate `metrics` |
 //! | `tracing` | spans for waits and holds; events for bypassed waiters, crashes, fallbacks to polling, and losses |
 //! | `serde` | `Serialize` and `Deserialize` for [`Status`] and its parts |
 //! | `cli` | the program `stanchion`: `flock(1)` with a queue |
@@ -172,6 +173,12 @@ mod lock;
 mod locks;
 mod loss;
 mod mem;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[path = "metrics_none.rs"]
+mod metrics;
 mod named;
 mod options;
 mod owner;

@@ -33,7 +33,7 @@ pub use url::LockUrl;
 /// | `file:///run/app` | in this directory, as with a [`LockDir`](crate::LockDir): `lock("deploy")` is `/run/app/deploy.lock` | the processes of this host |
 /// | `mem:` | in memory, separate for each call of `connect` | this value and its clones |
 /// | `mem:NAME` | in memory, shared by all callers that use the same name | this process |
-/// | `redis://HOST`, `rediss://HOST`, `redis+unix:///SOCKET` | on a Redis server, with the feature `redis` (TLS: `redis-tls`); see `redis::RedisClient::connect` | all hosts that reach the server |
+/// | `redis://HOST`, `rediss://HOST`, `redis+unix:///SOCKET`, `redis+sentinel://HOST,HOST/SERVICE` | on a Redis server, with the feature `redis` (TLS: `redis-tls`); see `redis::RedisClient::connect` | all hosts that reach the server |
 /// | `postgres://HOST/DATABASE`, `postgresql://HOST/DATABASE` | in a Postgres database, with the feature `postgres` (TLS: `postgres-tls`); see `postgres::PgClient::connect` | all hosts that reach the server |
 ///
 /// Any text is a name. At any time a name belongs to only one kind: a lock, a reader-writer lock,
@@ -52,7 +52,7 @@ pub use url::LockUrl;
 /// |---|---|
 /// | `file:` | `namespace`, and those of [`LockDirConfig`](crate::LockDirConfig): `timeout`, `label`, `mode`, `method`, `expire`, `poll_interval`, `claim_window` |
 /// | `mem:` | those of [`MemoryConfig`](crate::MemoryConfig): `timeout`, `label`, `claim_window` |
-/// | `redis:`, `rediss:` | those of `redis::Config`, and `protocol` of the Redis client |
+/// | `redis:`, `rediss:`, `redis+sentinel:` | those of `redis::Config`, and `protocol` of the Redis client |
 /// | `redis+unix:` | the same, and `db`, `user` and `pass` of the Redis client |
 /// | `postgres:`, `postgresql:` | those of `postgres::Config`, and those of the crate `tokio-postgres`, such as `sslmode` and `application_name` |
 ///

@@ -43,7 +43,7 @@ use crate::any::{AnyLock, becomes_any};
 use crate::backend::Hold;
 use crate::error::Result;
 use crate::foreign::SafeWaker;
-use crate::guard::{Guard, guard};
+use crate::guard::{Guard, Waited, guard};
 use crate::lock::{Capabilities, Handle, Lock, WeakCore};
 use crate::loss::Lost;
 use crate::stats::Stats;
@@ -343,12 +343,12 @@ impl<L: Lock> Reentrant<L> {
         if let Some(held) = self.table.held_by(holder, None) {
             return Ok(Some(ReentrantGuard::granted(
                 ReentrantHold::another(held),
-                None,
+                Waited::default(),
             )));
         }
         let guard = self.lock.try_acquire().await?;
         let first = |guard| ReentrantHold::first(guard, holder.clone(), &self.table);
-        Ok(guard.map(|guard| ReentrantGuard::granted(first(guard), None)))
+        Ok(guard.map(|guard| ReentrantGuard::granted(first(guard), Waited::default())))
     }
 }
 
@@ -445,7 +445,10 @@ impl<G: Guard> ReentrantGuard<G> {
 
     /// Returns another guard of the same holder, without waiting.
     pub fn reenter(&self) -> Self {
-        Self::granted(ReentrantHold::another(self.stake().clone()), None)
+        Self::granted(
+            ReentrantHold::another(self.stake().clone()),
+            Waited::default(),
+        )
     }
 
     /// Returns the holder.

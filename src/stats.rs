@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::metrics::{self, Meter};
 use crate::sys::fork::{PerProcess, generation};
 
 /// The number of steps in the histogram. The last one is open.
@@ -84,6 +85,7 @@ pub(crate) struct Counts {
     pub(crate) crashes: Counter,
     pub(crate) fallbacks: Counter,
     pub(crate) losses: Counter,
+    meter: metrics::Slot,
     /// Locked by writers that no other mutex excludes from each other.
     writers: Mutex<()>,
     /// The process that created them.
@@ -178,6 +180,15 @@ impl Counts {
         let here = self.generation == generation();
         let _alone = here.then(|| self.writers.lock().unwrap_or_else(PoisonError::into_inner));
         count(self);
+    }
+
+    /// Returns where the lock at this address counts in the metrics.
+    pub(crate) fn meter(&self, address: impl FnOnce() -> Option<Address>) -> Meter {
+        // A thread that does not exist in a forked child may be about to fill the slot.
+        match self.generation == generation() {
+            true => self.meter.meter(address),
+            false => Meter::default(),
+        }
     }
 
     pub(crate) fn waited(&self, waited: Duration) {

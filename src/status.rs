@@ -278,8 +278,9 @@ pub enum Removal {
 /// The status of a lock as it changes: a `futures::Stream` of [`Status`].
 ///
 /// The first item is the current status. Each further item follows a change. For a lock on files,
-/// there is at most one item every 20 ms, so one item may cover several changes. A slow consumer
-/// misses changes, but always gets the current status. The stream ends only after an error.
+/// there is at most one item every 20 ms, so one item may cover several changes. A lock on a server
+/// is asked four times a second. A slow consumer misses changes, but always gets the current status.
+/// The stream ends only after an error.
 ///
 /// The stream delays no caller. If nothing else shows whether the lock is held, it tries the lock,
 /// at most once a second.
@@ -342,9 +343,9 @@ impl fmt::Debug for Changes {
 pub struct Waiting {
     /// The caller's position in the queue: 1 acquires next. `None` if the lock has no queue.
     pub position: Option<usize>,
-    /// A holder of the lock, if one is known. It may be an [outsider](Status::outsider). Readers
-    /// and holders of permits in other processes are not looked up; [`Status::shared_by`] names
-    /// them.
+    /// A holder of the lock, if one is known. It may be an [outsider](Status::outsider). For locks
+    /// on files, readers and holders of permits in other processes are not looked up;
+    /// [`Status::shared_by`] names them. A Redis server names one of them.
     pub holder: Option<Owner>,
     /// How long the server still grants nothing, even if the lock is free. There are two reasons:
     /// the quarantine after a restart, a failover or a flush, because the server may have forgotten

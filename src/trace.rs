@@ -1,8 +1,8 @@
 //! Events for an operator, with the feature `tracing`. Without it every function here is empty.
 //!
 //! There are two spans. `stanchion.wait` lasts from the first poll that had to wait to the grant or
-//! the drop. `stanchion.hold` lasts as long as a guard. Events have the lock's path in the field
-//! `lock`.
+//! the drop. `stanchion.hold` lasts as long as a guard. Both have the labels of the metrics as
+//! fields: `backend` and `name`. Events have the lock's path in the field `lock`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -94,7 +94,11 @@ mod on {
     impl Wait {
         pub(crate) fn begin(&mut self, lock: impl FnOnce() -> Option<Address>) {
             let Some(lock) = lock() else { return };
-            let span = || tracing::info_span!("stanchion.wait", lock = %lock.place().display());
+            let span = || {
+                let (backend, name) = (lock.backend(), lock.label());
+                let lock = lock.place();
+                tracing::info_span!("stanchion.wait", lock = %lock.display(), backend, name)
+            };
             self.0 = surviving(span);
         }
 
@@ -121,9 +125,21 @@ mod on {
     pub(crate) struct Hold(Option<tracing::Span>);
 
     impl Hold {
-        pub(crate) fn begin(lock: &Path, token: Option<u64>, waited: Option<Duration>) -> Self {
+        pub(crate) fn begin(
+            lock: &Path,
+            token: Option<u64>,
+            waited: Option<Duration>,
+            address: impl Fn() -> Option<Address>,
+        ) -> Self {
             let begin = || {
-                let span = tracing::info_span!("stanchion.hold", lock = %lock.display(), token);
+                let lock = lock.display();
+                let span = tracing::info_span!(
+                    "stanchion.hold",
+                    %lock,
+                    backend = address().map(|it| it.backend()),
+                    name = address().map(|it| it.label()),
+                    token,
+                );
                 span.in_scope(|| match waited {
                     Some(waited) => tracing::debug!(?waited, "granted"),
                     None => tracing::debug!("granted at once"),
@@ -182,7 +198,12 @@ mod off {
 
     impl Hold {
         #[inline(always)]
-        pub(crate) fn begin(_: &Path, _: Option<u64>, _: Option<Duration>) -> Self {
+        pub(crate) fn begin(
+            _: &Path,
+            _: Option<u64>,
+            _: Option<Duration>,
+            _: impl Fn() -> Option<Address>,
+        ) -> Self {
             Self
         }
     }

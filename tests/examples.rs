@@ -119,16 +119,30 @@ fn single_instance_refuses_the_second_one() {
     assert!(!path.exists());
 }
 
+#[cfg(feature = "metrics")]
 #[test]
-fn metrics_counts_every_grant() {
+fn metrics_are_exported() {
     let output = Command::new(example("metrics")).output();
     let text = output.expect("the example is built").stdout;
     let text = String::from_utf8(text).expect("text");
-    assert!(text.contains("stanchion_grants_total 20\n"), "{text}");
+    let number = |metric: &str| -> f64 {
+        let of_it = |line: &&str| line.starts_with(metric) && line.contains("backend=\"file\"");
+        let line = text.lines().find(of_it);
+        let number = line.and_then(|it| it.rsplit(' ').next()?.parse().ok());
+        number.unwrap_or_else(|| panic!("no {metric} in {text}"))
+    };
+    assert_eq!(
+        (number("stanchion_waiting"), number("stanchion_held")),
+        (0.0, 1.0)
+    );
+    // Each of 80 waits ended in one of two ways.
+    let granted = number("stanchion_wait_seconds_count") - 1.0;
+    assert_eq!(granted + number("stanchion_timeouts_total"), 80.0, "{text}");
     assert!(
-        text.contains("stanchion_wait_seconds_bucket{le=\"+Inf\"}"),
+        text.contains("# TYPE stanchion_hold_seconds histogram"),
         "{text}"
     );
+    assert!(text.contains("/metrics.lock\"}"), "it is named: {text}");
 }
 
 /// A signal during a job lets the job finish. A signal during a wait leaves the queue.

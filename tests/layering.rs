@@ -49,7 +49,7 @@ impl Layer {
             [
                 "error" | "backend" | "backoff" | "loss" | "foreign" | "address" | "block"
                 | "ledger" | "options" | "lock" | "status" | "guard" | "acquire" | "any" | "stats"
-                | "token" | "trace",
+                | "metrics" | "metrics_none" | "token" | "trace",
                 ..,
             ] => Self::Face,
             _ => Self::Root,

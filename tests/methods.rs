@@ -55,17 +55,7 @@ const GUARDS: [&str; 12] = [
 
 /// Cells that exist and answer `ErrorKind::Unsupported`.
 const UNSUPPORTED: [(&str, &[&str]); 4] = [
-    (
-        "changes",
-        &[
-            "FileLock",
-            "PidLock",
-            "NamedLock",
-            "RedisLock",
-            "RedisRwLock",
-            "RedisSemaphore",
-        ],
-    ),
+    ("changes", &["FileLock", "PidLock", "NamedLock"]),
     ("resize", &["RedisSemaphore"]),
     ("split", &["RedisPermit"]),
     ("merge", &["RedisPermit"]),

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 
 use super::unsupported_later;
-use super::wait::{Hold, Mode, Pending, Request};
+use super::wait::{Hold, LossListener, Mode, Pending, Request};
 use crate::acquire::Acquire;
 use crate::address::Address;
 use crate::any::{AnyLock, AnySemaphore, AnySharedLock};
@@ -292,6 +292,10 @@ impl Hold for Box<dyn Hold> {
 
     fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         (**self).poll_release(cx)
+    }
+
+    fn on_loss(&self, listener: &dyn Fn() -> LossListener) {
+        (**self).on_loss(listener);
     }
 
     fn place(&self) -> &Path {

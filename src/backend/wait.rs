@@ -12,7 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 #[cfg(doc)]
 use crate::guard::{Guard, Permit, WriteGuard};
 use crate::ledger::Ledger;
-use crate::loss::Lost;
+use crate::loss::{Loss, Lost};
+use crate::metrics::Meter;
 use crate::options::{check_merge, check_split};
 use crate::status::Waiting;
 
@@ -95,7 +96,16 @@ pub trait Pending: Send + Unpin + 'static {
         None
     }
 
-    /// Returns whether this wait contains another one that makes the `tracing` span.
+    /// Returns where the lock counts in the metrics.
+    #[doc(hidden)]
+    #[allow(private_interfaces)]
+    fn meter(&self) -> Meter {
+        self.ledger()
+            .map_or_else(Meter::default, |it| it.counts().meter(|| self.address()))
+    }
+
+    /// Returns whether this wait contains another one, which is counted and makes the `tracing`
+    /// span.
     #[doc(hidden)]
     fn has_inner_wait(&self) -> bool {
         false
@@ -155,6 +165,11 @@ pub trait Hold: Send + Sync + 'static {
     /// holds nothing.
     fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;
 
+    /// Calls what this makes, if the backend learns of a loss by itself. At most once, and not
+    /// after a release.
+    #[doc(hidden)]
+    fn on_loss(&self, _listener: &dyn Fn() -> LossListener) {}
+
     /// Returns the path or address of the lock, for errors.
     fn place(&self) -> &Path;
 
@@ -164,6 +179,9 @@ pub trait Hold: Send + Sync + 'static {
         true
     }
 }
+
+/// What is called on a loss.
+pub(crate) type LossListener = Box<dyn FnOnce(Loss) + Send>;
 
 fn not_here(place: &Path) -> Error {
     let text = "permits of this backend cannot be split or merged";

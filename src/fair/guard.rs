@@ -12,7 +12,7 @@ use super::line::{Grant, Share, Want};
 use super::slots::{Permits, Slot};
 use super::ticket::Mode;
 use crate::backend::Hold;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::loss::{Loss, Lost};
 use crate::options::{check_merge, check_split, no_writer};
 use crate::sys::file::duplicate_for_exec;
@@ -174,7 +174,7 @@ impl FairHold {
         }
         let released = self.shared.line.release(share, self.want, listens);
         match lost {
-            Some((loss, path)) => Err(Error::at(ErrorKind::Lost, loss.to_string(), path)),
+            Some((loss, path)) => Err(Error::lost(loss, path)),
             None => released,
         }
     }

@@ -10,6 +10,7 @@ use super::ticket::Mode;
 use crate::address::Address;
 use crate::backend::{Pending, Request};
 use crate::error::Result;
+use crate::metrics::Meter;
 use crate::status::Waiting;
 
 /// The place of one caller in the queue.
@@ -73,6 +74,11 @@ impl Pending for FairPending {
 
     fn address(&self) -> Option<Address> {
         Some(Address::of_file(self.shared.path()))
+    }
+
+    #[allow(private_interfaces)]
+    fn meter(&self) -> Meter {
+        self.shared.meter()
     }
 }
 

@@ -120,7 +120,7 @@ impl FileHold {
     }
 
     fn lost_by(&self, loss: Loss) -> Error {
-        Error::at(ErrorKind::Lost, loss.to_string(), self.path())
+        Error::lost(loss, self.path())
     }
 
     /// Refuses a guard in a forked child: there the file and the lock are the parent's.

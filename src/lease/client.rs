@@ -4,8 +4,9 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use futures::stream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::actor::{Actor, Command, Parts};
@@ -24,7 +25,7 @@ use crate::ledger::Ledger;
 use crate::lock::{Capabilities, Reach};
 use crate::options::check_permits;
 use crate::stats::Stats;
-use crate::status::{Held, Removal, Status, Waiter};
+use crate::status::{Changes, Held, Removal, Status, Waiter};
 use crate::sys::fork::{PerProcess, generation};
 use crate::sys::host;
 use crate::sys::id::Id;
@@ -34,6 +35,9 @@ const ALL: u32 = 1_000_000_000;
 
 /// How many waiters a status shows.
 const SHOWN: usize = 10_000;
+
+/// How often a stream of changes asks the server.
+const CHANGES_EVERY: Duration = Duration::from_millis(250);
 
 /// The name of this process on servers. No two processes have the same name.
 static PROCESS: PerProcess<String> = PerProcess::new(|| Id::fresh().to_string());
@@ -243,7 +247,11 @@ impl LeaseLock {
     }
 
     pub(crate) async fn status(&self) -> Result<Status> {
-        let (inspection, now) = (self.inspect(SHOWN).await?, SystemTime::now());
+        Ok(self.status_of(self.inspect(SHOWN).await?))
+    }
+
+    fn status_of(&self, inspection: Inspection) -> Status {
+        let now = SystemTime::now();
         let held = match (inspection.doubt, inspection.holders.is_empty()) {
             (Doubt::All, _) | (Doubt::Holders, true) => Held::Unknown,
             (_, empty) => Held::of(!empty),
@@ -272,7 +280,32 @@ impl LeaseLock {
             bypassed: false,
         };
         status.waiters = inspection.waiters.into_iter().map(waiter).collect();
-        Ok(status)
+        status
+    }
+
+    /// Returns the status after each change.
+    pub(crate) fn changes(&self) -> Changes {
+        let look = Look {
+            lock: self.clone(),
+            seen: None,
+        };
+        // The stream ends after an error.
+        Changes::new(stream::unfold(Some(look), |look| async {
+            let mut look = look?;
+            let item = look.next().await;
+            let look = item.is_ok().then_some(look);
+            Some((item, look))
+        }))
+    }
+
+    /// Waits for this long, without a runtime of the caller.
+    async fn pause(&self, pause: Duration) -> Result<()> {
+        let (reply, timer) = oneshot::channel();
+        #[allow(clippy::disallowed_methods)] // The actor has a runtime of its own.
+        let set = move |_: &mut Actor| _ = reply.send(tokio::time::sleep(pause));
+        self.send(Command::Call(Box::new(set)))?;
+        shielded(timer).await.map_err(|_| gone(self.path()))?.await;
+        Ok(())
     }
 
     /// Returns the holders and the first waiters.
@@ -331,6 +364,28 @@ impl LeaseLock {
     pub(super) fn leave(&self, session: Arc<Session>) {
         // In a forked child, and without an actor, there is nothing to release.
         let _ = self.send(Command::Leave(session, None));
+    }
+}
+
+/// A stream of changes. No server reports them, so it asks.
+struct Look {
+    lock: LeaseLock,
+    seen: Option<Inspection>,
+}
+
+impl Look {
+    /// Returns the next status that differs from the last one.
+    async fn next(&mut self) -> Result<Status> {
+        loop {
+            if self.seen.is_some() {
+                self.lock.pause(CHANGES_EVERY).await?;
+            }
+            let found = self.lock.inspect(SHOWN).await?;
+            if self.seen.as_ref().is_none_or(|it| it.has_become(&found)) {
+                self.seen = Some(found.clone());
+                return Ok(self.lock.status_of(found));
+            }
+        }
     }
 }
 

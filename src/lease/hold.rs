@@ -12,8 +12,8 @@ use super::actor::Command;
 use super::client::{LeaseLock, gone};
 use super::session::Session;
 use super::store::Grant;
-use crate::backend::{Hold, Mode};
-use crate::error::{Error, ErrorKind, Result};
+use crate::backend::{Hold, LossListener, Mode};
+use crate::error::{Error, Result};
 use crate::foreign::poll_shielded;
 use crate::loss::{Loss, Lost};
 use crate::options::no_writer;
@@ -79,7 +79,7 @@ impl LeaseHold {
     }
 
     fn lost_by(&self, loss: Loss) -> Error {
-        Error::at(ErrorKind::Lost, loss.to_string(), self.lock.path())
+        Error::lost(loss, self.lock.path())
     }
 }
 
@@ -139,6 +139,10 @@ impl Hold for LeaseHold {
         let answer = ready!(poll_shielded(Pin::new(answer), context));
         self.answer = None;
         Poll::Ready(answer.map_err(|_| gone(self.lock.path())).and_then(|it| it))
+    }
+
+    fn on_loss(&self, listener: &dyn Fn() -> LossListener) {
+        self.watched.on_loss(listener());
     }
 
     fn place(&self) -> &Path {

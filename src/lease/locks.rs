@@ -415,10 +415,14 @@ macro_rules! handle {
                 self.lock.remove().await
             }
 
-            /// Yields one [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported). Use
-            /// [`status`](Self::status) instead.
+            /// Returns the status as it changes. As long as it is polled, the stream asks the server
+            /// four times a second. So one item may cover several changes.
+            ///
+            /// # Errors
+            ///
+            /// The items have those of [`status`](Self::status).
             pub fn changes(&self) -> $crate::status::Changes {
-                $crate::status::Changes::unsupported(self.path())
+                self.lock.changes()
             }
 
             /// Returns the statistics of all handles of this process on this lock.

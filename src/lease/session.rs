@@ -20,7 +20,7 @@ use std::time::SystemTime;
 use super::ambient;
 use super::clock::Stamp;
 use super::store::{Grant, Kind, LockState, Target};
-use crate::backend::Mode;
+use crate::backend::{LossListener, Mode};
 use crate::error::Error;
 use crate::foreign::SafeWaker;
 use crate::loss::Loss;
@@ -71,6 +71,8 @@ struct Inner {
     waiting: Option<(Waiting, Stamp)>,
     loss: Option<Loss>,
     listeners: Vec<SafeWaker>,
+    /// Called on a loss.
+    counter: Option<LossListener>,
 }
 
 /// The result of a poll of the future.
@@ -91,6 +93,7 @@ impl Session {
             waiting: None,
             loss: None,
             listeners: Vec::new(),
+            counter: None,
         };
         Self {
             id: ambient::fresh_id(),
@@ -255,7 +258,9 @@ impl Session {
         inner.loss = Some(loss);
         self.valid_until.store(0, Ordering::Release);
         let listeners = std::mem::take(&mut inner.listeners);
+        let counter = inner.counter.take();
         drop(inner);
+        counter.into_iter().for_each(|count| count(loss));
         listeners.into_iter().for_each(SafeWaker::wake);
         true
     }
@@ -272,6 +277,18 @@ impl Session {
 
     pub(super) fn loss(&self) -> Option<Loss> {
         self.lock().loss
+    }
+
+    /// Calls this on a loss, or now if the hold is lost already.
+    pub(super) fn on_loss(&self, listener: LossListener) {
+        let mut inner = self.lock();
+        match inner.loss {
+            None => inner.counter = Some(listener),
+            Some(loss) => {
+                drop(inner);
+                listener(loss);
+            }
+        }
     }
 
     pub(super) fn poll_lost(&self, context: &Context<'_>) -> Poll<Loss> {
@@ -294,8 +311,9 @@ impl Session {
         let held = matches!(inner.stage, Stage::Held(_));
         inner.stage = Stage::Over;
         let (listeners, loss) = (std::mem::take(&mut inner.listeners), inner.loss);
+        let counter = inner.counter.take();
         drop(inner);
-        drop(listeners);
+        drop((listeners, counter));
         (held, loss)
     }
 }

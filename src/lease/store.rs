@@ -256,7 +256,8 @@ pub(crate) struct LockState {
     pub(crate) wake: Option<Duration>,
     /// The lock's clock. Every later grant has a greater [turn](Grant::turn).
     pub(crate) now: u64,
-    /// The exclusive holder, or the waiter that has an offer to be one.
+    /// The exclusive holder, or the waiter that has an offer to be one. If others share the lock, one
+    /// of them, where the server names them.
     pub(crate) holder: Option<Member>,
     /// How long the server grants nothing, because it may have forgotten a holder.
     pub(crate) closed: Duration,
@@ -307,6 +308,21 @@ pub(crate) struct Inspection {
     pub(crate) doubt: Doubt,
 }
 
+impl Inspection {
+    /// Returns whether a later answer shows another state of the lock.
+    pub(super) fn has_become(&self, later: &Self) -> bool {
+        let members = |it: &Self| [it.holders.clone(), it.waiters.clone()].concat();
+        let (before, after) = (members(self), members(later));
+        let same = |(before, after): (&Member, &Member)| before.is_later(after);
+        self.last_token != later.last_token
+            || self.limit != later.limit
+            || self.doubt != later.doubt
+            || self.holders.len() != later.holders.len()
+            || before.len() != after.len()
+            || !before.iter().zip(&after).all(same)
+    }
+}
+
 /// What the server may have forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Doubt {
@@ -333,6 +349,16 @@ pub(crate) struct Member {
 }
 
 impl Member {
+    /// Returns whether `other` can be this holder or waiter at a later time.
+    fn is_later(&self, other: &Self) -> bool {
+        let age = self.age;
+        let then = Self {
+            age,
+            ..other.clone()
+        };
+        *self == then && age <= other.age
+    }
+
     /// Returns the owner, at the time `now` of this host.
     pub(super) fn owner(self, now: SystemTime) -> Owner {
         let named = |text: String| (!text.is_empty()).then_some(text);

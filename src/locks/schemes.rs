@@ -18,7 +18,7 @@ fn built_in(scheme: &str) -> Option<Result<Arc<Connector>>> {
     match scheme {
         "file" => Some(Ok(Arc::new(file::connect))),
         "mem" => Some(Ok(Arc::new(memory::connect))),
-        "redis" | "redis+unix" => Some(redis("redis", scheme)),
+        "redis" | "redis+sentinel" | "redis+unix" => Some(redis("redis", scheme)),
         "rediss" => Some(redis("redis-tls", scheme)),
         "postgres" | "postgresql" => Some(postgres("postgres", scheme)),
         _ => None,
@@ -70,6 +70,7 @@ pub(super) fn unknown<T>(scheme: &str) -> Result<T> {
         "postgresql:",
         "redis:",
         "rediss:",
+        "redis+sentinel:",
         "redis+unix:",
     ];
     let registered = registered();

@@ -304,12 +304,23 @@ fn without_password(rest: &str) -> String {
 /// Removes a port that is not a number, and the path after it: both belong to a password with an
 /// unescaped character.
 fn plain_address(address: &str) -> String {
-    let (host, path) = address.split_at(address.find('/').unwrap_or(address.len()));
-    let is_port = |it: &str| it.bytes().all(|byte| byte.is_ascii_digit());
-    match host.rsplit_once(':') {
-        Some((host, port)) if !is_port(port) && !host.starts_with('[') => host.to_owned(),
-        _ => format!("{host}{path}"),
+    let (hosts, path) = address.split_at(address.find('/').unwrap_or(address.len()));
+    let mut shown = Vec::new();
+    // Sentinels are several hosts.
+    for host in hosts.split(',') {
+        match host.rsplit_once(':') {
+            Some((name, port)) if !is_port(port) && !name.starts_with('[') => {
+                shown.push(name);
+                return shown.join(",");
+            }
+            _ => shown.push(host),
+        }
     }
+    format!("{}{path}", shown.join(","))
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -456,6 +467,14 @@ mod tests {
                 "redis+unix:///run/r.sock",
             ),
             ("redis://user:secret@host#deploy", "redis://user@host"),
+            (
+                "redis+sentinel://:secret@a:1,b,[::1]:2/main/1",
+                "redis+sentinel://a:1,b,[::1]:2/main/1",
+            ),
+            (
+                "redis+sentinel://a:1,b:secret,c/main",
+                "redis+sentinel://a:1,b",
+            ),
         ] {
             let url = parse(text);
             assert_eq!(url.to_string(), shown, "{text}");

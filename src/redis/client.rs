@@ -91,7 +91,12 @@ crate::lease::locks! {
 
 impl RedisClient {
     /// Connects with the default options. The URL is `redis://[user:password@]host[:port][/db]`,
-    /// `rediss://…` (with the feature `redis-tls`), or `redis+unix:///path[?db=…]`.
+    /// `rediss://…` (with the feature `redis-tls`), `redis+unix:///path[?db=…]`, or
+    /// `redis+sentinel://[user:password@]host[:port],…/service[/db]`.
+    ///
+    /// With the last one, the sentinels at these hosts (port 26379 by default) are asked for the
+    /// primary of the service, at the beginning and whenever the connection breaks. User and password
+    /// are those of the servers, and of sentinels that ask for one.
     ///
     /// Needs Redis 7 or newer; tested with 7.0. Other servers may work if they speak its protocol
     /// and run Lua scripts.
@@ -102,9 +107,10 @@ impl RedisClient {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an invalid URL.
-    /// - [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the server cannot be
-    ///   reached, loads its data or is a replica.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an invalid URL, and for a
+    ///   service that the sentinels do not know.
+    /// - [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the server or all sentinels
+    ///   cannot be reached, or the server loads its data or is a replica.
     /// - [`ErrorKind::Io`](crate::ErrorKind::Io) with
     ///   [`PermissionDenied`](std::io::ErrorKind::PermissionDenied) for a wrong or missing
     ///   password. (A user without the rights is refused by the first acquire.)

@@ -26,13 +26,14 @@
 //! # Guarantees and limits
 //!
 //! - **One server.** With replicas, a failover may forget the last moments. The quarantine below
-//!   protects the locks that are on record at the new server. Clusters are refused. There is no
-//!   Redlock, because it gives neither order nor tokens.
+//!   protects the holders. Sentinels are asked for the primary at each connection. Clusters are
+//!   refused. There is no Redlock, because it gives neither order nor tokens.
 //! - **Quarantine.** After a restart or a failover the server grants nothing for one lease
 //!   ([`Config::quarantine`]), so that forgotten holders can come back. The restart shows in the
-//!   server's run id. For locks that the server does not know, it shows in the server's uptime. So
-//!   a server that has just started grants nothing until it is as old as the lease. The same holds
-//!   after `FLUSHALL` and `FLUSHDB`, and after only `state` was deleted.
+//!   server's run id. For locks that the server does not know, it shows in the server's uptime, and
+//!   in the run id that is recorded for the namespace. So a server that has just started grants
+//!   nothing until it is as old as the lease. The same holds after `FLUSHALL` and `FLUSHDB`, and
+//!   after only `state` was deleted.
 //! - **Deleted keys.** A lock whose keys are all deleted by hand looks like a new one. Its holders
 //!   come back with their next renewal. If another caller acquired the lock before that, they have
 //!   lost it. Set the server's `maxmemory-policy` to `noeviction`: a trace event warns of any other
@@ -70,13 +71,14 @@
 //!
 //! The server deletes all of them except `fence` after a day without use. This never ends a hold.
 //! One more key, `namespace:witness`, belongs to all locks of a namespace. It says since when
-//! nothing was flushed.
+//! this server has forgotten nothing.
 //!
 //! *Scripts.* They are `acquire`, `heartbeat`, `release`, `inspect` and `force`, one for each step.
 //! The parts:
 //!
 //! | part | what it does |
 //! |---|---|
+//! | `sentinel` | asks the sentinels for the primary |
 //! | `store` | makes the connection, and runs a step as a script |
 //! | `scripts` | the scripts, their keys and their arguments |
 //! | `replies` | reads the answers and messages of the scripts |
@@ -95,6 +97,7 @@ mod client;
 mod options;
 mod replies;
 mod scripts;
+mod sentinel;
 mod store;
 mod verdict;
 

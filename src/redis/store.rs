@@ -17,6 +17,7 @@ use futures::future::join_all;
 use super::options::Config;
 use super::replies;
 use super::scripts::{self, Keys, Script, TEXTS};
+use super::sentinel::Sentinels;
 use super::verdict::{failure, is_refusal, is_unknown_script};
 use crate::backend::BoxFuture;
 use crate::error::{Error, ErrorKind, Result};
@@ -51,6 +52,7 @@ pub(super) struct Source {
 #[derive(Clone)]
 enum SourceKind {
     Client(Box<Client>),
+    Sentinels(Box<Sentinels>),
     Lent(Arc<dyn Wire>),
 }
 
@@ -58,9 +60,12 @@ impl Source {
     pub(super) fn of_url(url: &str) -> Result<Self> {
         // The URL may contain a password, so the error does not show it.
         let wrong = |_: RedisError| {
-            let text = "this is no address of a Redis server: redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://… and redis+unix:///SOCKET are some";
+            let text = "this is no address of a Redis server: redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://…, redis+unix:///SOCKET and redis+sentinel://HOST[:PORT],…/SERVICE[/DB] are some";
             Error::new(ErrorKind::InvalidInput, text)
         };
+        if let Some(rest) = url.strip_prefix("redis+sentinel:") {
+            return Self::of_sentinels(url, rest);
+        }
         let lacks = |text: &str| Err(Error::new(ErrorKind::Unsupported, text));
         let no_tls = "rediss: URLs need the feature `redis-tls`, which is not compiled in";
         // Without TLS, the crate `redis` does not know the scheme `rediss`.
@@ -80,6 +85,19 @@ impl Source {
             refuse_ignored(url)?;
         }
         Client::open(info).map(Self::of_client).map_err(wrong)
+    }
+
+    fn of_sentinels(url: &str, rest: &str) -> Result<Self> {
+        refuse_ignored(url)?;
+        let wrong = || {
+            let text = "this is no address of sentinels: redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/SERVICE[/DB]";
+            Error::new(ErrorKind::InvalidInput, text)
+        };
+        let sentinels = Sentinels::of(rest).ok_or_else(wrong)?;
+        Ok(Self {
+            address: sentinels.address().into(),
+            kind: SourceKind::Sentinels(Box::new(sentinels)),
+        })
     }
 
     pub(super) fn of_client(client: Client) -> Self {
@@ -169,7 +187,13 @@ impl Store for RedisStore {
     ) -> BoxFuture<'static, Result<Box<dyn Link>>> {
         let store = self.clone();
         Box::pin(async move {
-            let link = store.greet(&terms, notices).await?;
+            let link = match &store.source.kind {
+                SourceKind::Sentinels(sentinels) => {
+                    store.follow(sentinels, &terms, notices).await?
+                }
+                SourceKind::Client(client) => store.reach(client, &terms, notices).await?,
+                SourceKind::Lent(wire) => store.greet(wire.clone(), &terms, notices).await?,
+            };
             Ok(Box::new(link) as Box<dyn Link>)
         })
     }
@@ -184,12 +208,49 @@ impl RedisStore {
         }
     }
 
-    /// Connects, subscribes, loads the scripts, and checks the server.
-    async fn greet(self, terms: &Terms, notices: Notices) -> Result<RedisLink> {
-        let wire: Arc<dyn Wire> = match &self.source.kind {
-            SourceKind::Lent(wire) => wire.clone(),
-            SourceKind::Client(client) => self.open(client, notices.clone()).await?,
-        };
+    /// Connects to the primary that the sentinels name.
+    async fn follow(
+        &self,
+        sentinels: &Sentinels,
+        terms: &Terms,
+        notices: Notices,
+    ) -> Result<RedisLink> {
+        let named = sentinels.ask(self.config.response_timeout * 2).await;
+        let mut refused = None;
+        for primary in &named.primaries {
+            match self.reach(primary, terms, notices.clone()).await {
+                Ok(link) => return Ok(link),
+                // A sentinel may not know of a failover yet.
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        let place = &self.source.address;
+        Err(match (refused, named.error) {
+            (Some(error), _) => error,
+            (None, _) if named.strangers > 0 => {
+                let text = format!("the sentinels know no service {:?}", sentinels.service());
+                Error::at(ErrorKind::InvalidInput, text, place)
+            }
+            (None, Some(error)) => failure(error).error("ask the sentinels of", place),
+            (None, None) => {
+                let text = "the sentinels name no primary";
+                Error::at(ErrorKind::Unavailable, text, place)
+            }
+        })
+    }
+
+    async fn reach(&self, client: &Client, terms: &Terms, notices: Notices) -> Result<RedisLink> {
+        let wire = self.open(client, notices.clone()).await?;
+        self.greet(wire, terms, notices).await
+    }
+
+    /// Subscribes, loads the scripts, and checks the server.
+    async fn greet(
+        &self,
+        wire: Arc<dyn Wire>,
+        terms: &Terms,
+        notices: Notices,
+    ) -> Result<RedisLink> {
         let fails = |error| failure(error).error("greet the server", &self.source.address);
         // All at once: on a slow network, each round trip uses up a part of the leases.
         let greetings = self.greetings(terms).into_iter();
@@ -218,16 +279,17 @@ impl RedisStore {
         }
         let mut hashes = Vec::with_capacity(TEXTS.len());
         for _ in TEXTS {
-            // If the user may not load scripts, the first use of the script loads it.
-            let hash = next()?.as_ref().and_then(replies::text);
-            hashes.push(hash.unwrap_or_else(|| "0".repeat(40)));
+            hashes.extend(next()?.as_ref().and_then(replies::text));
+        }
+        if hashes.len() < TEXTS.len() {
+            hashes = self.computed_hashes(&wire).await;
         }
         Ok(RedisLink {
             wire,
             hashes,
             marks: self.marks(&info),
             signature: scripts::signature(terms, listens),
-            store: self,
+            store: self.clone(),
             notices,
             listens,
         })
@@ -250,6 +312,23 @@ impl RedisStore {
         all.push(command(&["INFO"]));
         all.extend(TEXTS.map(|text| command(&["SCRIPT", "LOAD", text])));
         all
+    }
+
+    /// Lets the server compute the hashes of the scripts, for a user that may not load scripts. The
+    /// first use of a script sends its text, and from then on its hash is enough.
+    async fn computed_hashes(&self, wire: &Arc<dyn Wire>) -> Vec<String> {
+        let mut command = ::redis::cmd("EVAL");
+        let script = "local all = {} for i, text in ipairs(ARGV) do all[i] = redis.sha1hex(text) end return all";
+        command.arg(script).arg(0).arg(&TEXTS[..]);
+        let answer = self.ask(wire, command).await.ok();
+        let hashes = answer.as_ref().and_then(Value::as_sequence);
+        let hashes = hashes.map(|all| all.iter().filter_map(replies::text).collect());
+        let hashes: Vec<_> = hashes.unwrap_or_default();
+        match hashes.len() == TEXTS.len() {
+            true => hashes,
+            // Unknown to every server, so each use sends the text.
+            false => TEXTS.map(|_| "0".repeat(40)).into(),
+        }
     }
 
     async fn open(&self, client: &Client, notices: Notices) -> Result<Arc<dyn Wire>> {
@@ -442,7 +521,7 @@ impl Link for RedisLink {
 }
 
 /// Fails if an answer does not come in time.
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
     limit: Duration,
     answer: impl Future<Output = RedisResult<T>>,
 ) -> RedisResult<T> {

@@ -9,6 +9,7 @@ use crate::address::Address;
 use crate::backend::{Pending, Request};
 use crate::error::Result;
 use crate::guard::Guard;
+use crate::metrics::Meter;
 use crate::status::Waiting;
 
 /// One caller's wait for a re-entrant lock.
@@ -85,6 +86,11 @@ impl<G: Guard> Pending for ReentrantPending<G> {
 
     fn counts_waiters(&self) -> bool {
         self.inner.counts_waiters()
+    }
+
+    #[allow(private_interfaces)]
+    fn meter(&self) -> Meter {
+        self.inner.meter()
     }
 
     fn has_inner_wait(&self) -> bool {

@@ -121,6 +121,33 @@ fn p51_a_hold_that_the_replica_has_not_heard_of_is_put_back() {
     drop(assert_waits_one_lease(&mut newcomer, begun, token));
 }
 
+/// The replica has never heard of the name, or of any name of the namespace. It was a replica until
+/// now, so its age says nothing.
+#[test]
+fn p51_a_name_that_the_replica_has_not_heard_of_is_put_back() {
+    let mut pair = need!(Pair::start());
+    let other = options().namespace("other");
+    let other = in_runtime(other.connect(pair.proxy.url())).expect("a client");
+    let (mine, theirs) = (connect(&pair.proxy), connect(&pair.proxy));
+    pair.part();
+    let locks = [mine.lock("second"), other.lock("second")];
+    let holds = locks.map(|it| in_runtime(it.acquire()).expect("free"));
+    pair.fail_over();
+    let begun = Instant::now();
+    let mut newcomer = Polled::pending(theirs.lock("second").acquire());
+    let lock = other.lock("second");
+    let mut stranger = Polled::pending(lock.acquire());
+    for guard in holds {
+        in_runtime(guard.ensure_held()).expect("put back");
+        in_runtime(guard.release()).expect("released");
+    }
+    for wait in [&mut newcomer, &mut stranger] {
+        drop(wait.finish().expect("after the quarantine"));
+        let took = begun.elapsed();
+        assert!(took >= LEASE * 9 / 10, "a lease of quarantine: {took:?}");
+    }
+}
+
 /// The replica knows an earlier holder only, which has released since. A record of another server
 /// does not count; the newer token does.
 #[test]

@@ -350,3 +350,24 @@ fn a_full_memory_is_reported() {
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
     drop(in_runtime(client.lock("a").acquire()).expect("free"));
 }
+
+/// The text of a script is sent once, and after that its hash.
+#[test]
+fn a_user_that_may_not_load_scripts_sends_each_text_once() {
+    let server = need!(Server::start());
+    let user = "ACL SETUSER u on >x ~* &* +@all -script|load";
+    server.ask::<()>(&user.split(' ').collect::<Vec<_>>());
+    let url = format!("{}?user=u&pass=x", server.url());
+    let client = in_runtime(options().connect(url)).expect("a client");
+    let lock = client.lock("a");
+    let round = || {
+        let guard = in_runtime(lock.acquire()).expect("free");
+        in_runtime(guard.release()).expect("released");
+    };
+    round();
+    server.forget_counts();
+    for _ in 0..5 {
+        round();
+    }
+    assert_eq!((server.calls("evalsha"), server.calls("eval")), (10, 0));
+}

@@ -10,6 +10,7 @@ mod address;
 #[path = "../servers/basics.rs"]
 mod basics;
 mod cancel;
+mod changes;
 #[path = "../servers/child.rs"]
 mod child;
 mod clock;
@@ -29,6 +30,7 @@ mod place;
 mod processes;
 mod proxy;
 mod restart;
+mod sentinel;
 mod server;
 #[path = "../servers/faults.rs"]
 mod shared_faults;

@@ -54,23 +54,24 @@ impl Server {
         let port = self.listen("port").to_string();
         self.ask::<()>(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
         let replica = Self::start().expect("installed");
-        replica.ask::<()>(&["REPLICAOF", "127.0.0.1", &port]);
+        replica.follow(&port);
+        replica
+    }
+
+    /// Becomes a replica of the server at this port, and receives everything.
+    pub(crate) fn follow(&self, port: &str) {
+        self.ask::<()>(&["REPLICAOF", "127.0.0.1", port]);
         let begun = Instant::now();
-        while !replica
-            .info("replication")
-            .contains("master_link_status:up")
-        {
+        while !self.info("replication").contains("master_link_status:up") {
             assert!(begun.elapsed() < SAFETY, "it never follows");
             std::thread::yield_now();
         }
-        replica
     }
 
     /// Also listens on a free loopback port: `port`, or `tls-port`.
     pub(crate) fn listen(&self, setting: &str) -> u16 {
         loop {
-            let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
-            let port = free.expect("a port").port();
+            let port = free_port();
             // Another process may have taken it in between. Then the server reports that.
             let taken = self.try_ask::<()>(&["CONFIG", "SET", setting, &port.to_string()]);
             match taken {
@@ -162,6 +163,12 @@ fn command(words: &[impl ToRedisArgs]) -> ::redis::Cmd {
     let mut command = ::redis::Cmd::new();
     command.arg(words);
     command
+}
+
+/// A port that nobody uses at this moment.
+pub(crate) fn free_port() -> u16 {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+    free.expect("a port").port()
 }
 
 pub(crate) fn directory() -> tempfile::TempDir {

@@ -355,3 +355,38 @@ fn p59_every_key_but_the_token_ends_by_itself() {
     }
     drop(guard);
 }
+
+/// A reader, and a holder of a permit, of another client.
+#[test]
+fn waiters_learn_who_shares_the_lock() {
+    let server = need!(Server::start());
+    let theirs = server.connect(options().label("theirs"));
+    let (reader, permit) = (theirs.rwlock("shared"), theirs.semaphore("two", 2));
+    let permit = permit.expect("a semaphore");
+    let _reads = in_runtime(reader.read()).expect("free");
+    let _one = in_runtime(permit.acquire()).expect("free");
+
+    let mine = server.connect(options());
+    let semaphore = mine.semaphore("two", 2).expect("a semaphore");
+    fn named<G: stanchion::Guard>(wait: stanchion::Acquire<G>) -> String {
+        let (tell, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let wait = wait.on_wait(move |waiting| _ = tell.send(waiting.clone()));
+        in_runtime(async {
+            tokio::select! {
+                _ = wait => panic!("it is held"),
+                line = heard.recv() => {
+                    let line = line.expect("a line");
+                    let holder = line.holder.clone().expect("a holder");
+                    assert_eq!(holder.label.as_deref(), Some("theirs"), "{line}");
+                    line.to_string()
+                }
+            }
+        })
+    }
+    for line in [
+        named(mine.rwlock("shared").write()),
+        named(semaphore.acquire_many(2)),
+    ] {
+        assert!(line.contains("held by pid"), "{line}");
+    }
+}

@@ -20,7 +20,14 @@ pub(crate) enum Purpose {
 }
 
 /// The schemes of servers.
-const SERVERS: [&str; 5] = ["redis", "rediss", "redis+unix", "postgres", "postgresql"];
+const SERVERS: [&str; 6] = [
+    "redis",
+    "rediss",
+    "redis+sentinel",
+    "redis+unix",
+    "postgres",
+    "postgresql",
+];
 
 /// The URL of a lock on a server.
 pub(crate) struct FarAway {

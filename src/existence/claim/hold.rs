@@ -113,7 +113,7 @@ impl Hold {
             true => Ok(()),
             false => {
                 let loss = self.shared.watcher.loss().unwrap_or_else(|| held.why());
-                Err(Error::at(ErrorKind::Lost, loss.to_string(), self.place()))
+                Err(Error::lost(loss, self.place()))
             }
         }
     }

@@ -525,7 +525,7 @@ impl Core {
     }
 
     fn lost(&self, loss: Loss) -> Error {
-        self.error(ErrorKind::Lost, loss.to_string())
+        Error::lost(loss, &self.disk.place().door)
     }
 
     /// Turns the writer inside into a reader, and admits other readers. Fails if the lock was lost.

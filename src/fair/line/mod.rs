@@ -154,6 +154,10 @@ impl Line {
         &self.place
     }
 
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     /// Returns what this line has done so far.
     pub(crate) fn stats(&self) -> Stats {
         self.counts.snapshot()

@@ -304,9 +304,7 @@ impl Actor {
                 .into_iter()
                 .flat_map(|(all, one)| all.into_iter().chain(one))
             {
-                let text = loss.to_string();
-                let error = Error::at(ErrorKind::Lost, text, &session.target.place);
-                let _ = reply.send(Err(error));
+                let _ = reply.send(Err(Error::lost(loss, &session.target.place)));
             }
             self.schedule_entry(id);
         } else if session.is_asking() {
@@ -352,11 +350,13 @@ impl Actor {
         let (reply, held, loss) = (leaving.reply.take(), leaving.held, leaving.loss);
         // A repeated release finds nothing if the server received the first one.
         let first = leaving.asked == 1;
-        let lost = |text: String| Err(Error::at(ErrorKind::Lost, text, &target.place));
         let answer = match (result, loss) {
-            (_, Some(loss)) => lost(loss.to_string()),
+            (_, Some(loss)) => Err(Error::lost(loss, &target.place)),
             (Err(failure), None) => Err(failure.error("release", &target.place)),
-            (Ok(false), None) if held && first => lost("the hold had ended".to_owned()),
+            (Ok(false), None) if held && first => {
+                let text = "the hold had ended";
+                Err(Error::at(ErrorKind::Lost, text, &target.place))
+            }
             (Ok(_), None) => Ok(()),
         };
         self.forget(id);

@@ -79,9 +79,7 @@ impl Actor {
         // The loss is known already. The release is sent all the same.
         let reply = match (reply, loss) {
             (Some(reply), Some(loss)) => {
-                let text = loss.to_string();
-                let error = Error::at(ErrorKind::Lost, text, &session.target.place);
-                let _ = reply.send(Err(error));
+                let _ = reply.send(Err(Error::lost(loss, &session.target.place)));
                 None
             }
             (reply, _) => reply,

@@ -9,7 +9,7 @@
 --   yet.
 -- Replies one of:
 --   {1, token, crashed, blind, turn}: granted
---   {2, position, wake, blind, now, sole, blocked}: queued
+--   {2, position, wake, blind, now, holder, blocked}: queued
 --   {3}: refused
 --   {4, length}: too many waiters
 --   {5, what, theirs, ours}: another lock
@@ -116,4 +116,4 @@ if not first then
   for _, key in ipairs({2, 3, 5}) do redis.call('EXPIRE', KEYS[key], TTL) end
 end
 save()
-return {2, redis.call('ZRANK', KEYS[2], me), wake(), S.blind, now, S.sole, blocked_for()}
+return {2, redis.call('ZRANK', KEYS[2], me), wake(), S.blind, now, shown(), blocked_for()}

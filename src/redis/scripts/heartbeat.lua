@@ -1,5 +1,5 @@
 -- ARGV: 3 and following: ids.
--- Replies {wake, blind, now, sole, blocked}, then four values for each id:
+-- Replies {wake, blind, now, holder, blocked}, then four values for each id:
 --   1, token, crashed, turn: the hold is renewed
 --   2, position, 0, 0: waits
 --   3, 0, 0, 0: bypassed
@@ -39,7 +39,7 @@ for i = 3, #ARGV do
   reply[at + 1], reply[at + 2], reply[at + 3], reply[at + 4] = code, a, b, c
 end
 if state then
-  reply[1], reply[2], reply[3], reply[4], reply[5] = wake(), S.blind, now, S.sole, blocked_for()
+  reply[1], reply[2], reply[3], reply[4], reply[5] = wake(), S.blind, now, shown(), blocked_for()
   save()
 end
 return reply

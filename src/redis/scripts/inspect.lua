@@ -31,7 +31,8 @@ local function doubt()
   if blocked_for() > 0 or (fence and not string.find(fence, 'idle', 1, true)) then return 1 end
   if not known or S.run ~= '-' then return 0 end
   local since = math.min(born or now, now)
-  if not state and not fence then since = math.max(since, tonumber(redis.call('GET', KEYS[7])) or 0) end
+  local known_since, owner = string.match(redis.call('GET', KEYS[7]) or '', '^(%d+) ?(.*)$')
+  if known_since then since = math.max(since, owner == run and tonumber(known_since) or now) end
   return since + tonumber(ARGV[4]) > now and 1 or 0
 end
 return {string.match(redis.call('GET', KEYS[6]) or '0', '^%d+'), holders, waiters, doubt(), S.limit}

@@ -143,17 +143,22 @@ local function reap()
   return true
 end
 
--- Returns since when nothing was flushed, as far as is known. A lock that is not on record has had
--- no holder since then.
-local function unflushed()
-  local since = redis.call('GET', KEYS[7])
+-- Returns since when this server has forgotten nothing, as far as is known: it was not flushed, and
+-- no other server granted locks whose records it may lack. The witness is '<time> <run id>'.
+local function unforgotten(run)
+  local since, owner = string.match(redis.call('GET', KEYS[7]) or '', '^(%d+) ?(.*)$')
+  if owner == run then return tonumber(since) end
+  local recent = since
   if not since then
-    local stats = redis.pcall('INFO', 'commandstats')
-    local never = type(stats) == 'string' and not string.find(stats, 'cmdstat_flush%a+:calls=[1-9]')
-    since = never and 0 or now
-    redis.call('SET', KEYS[7], since)
+    -- No lock of this namespace was used, or the record of that is gone. A server that once followed
+    -- another one has a second replication id.
+    local stats, links = redis.pcall('INFO', 'commandstats'), redis.pcall('INFO', 'replication')
+    local flushed = type(stats) ~= 'string' or string.find(stats, 'cmdstat_flush%a+:calls=[1-9]')
+    recent = flushed or type(links) ~= 'string' or string.find(links, 'master_replid2:0*[1-9a-f]')
   end
-  return tonumber(since) or now
+  since = recent and now or 0
+  redis.call('SET', KEYS[7], string.format('%.0f %s', since, run))
+  return since
 end
 
 -- Returns the recorded holders. `last` limits those that share the lock; -1 is for all.
@@ -182,7 +187,7 @@ local function check_server()
   end
   if run == '-' or run == S.run then return end
   local since = S.run ~= '-' and now or math.min(born, now)
-  if not state and not fence then since = math.max(since, unflushed()) end
+  since = math.max(since, unforgotten(run))
   if S.run ~= '-' then
     for _, r in ipairs(holders_up_to(-1)) do take_back(r) end
   end
@@ -248,6 +253,14 @@ local function wake()
   end
   if S.drops and (next == 0 or next > 500000) then next = 500000 end
   return next
+end
+
+-- Returns a holder for waiters: that of all shares, or one of those that share the lock.
+local function shown()
+  if S.sole ~= '' then return S.sole end
+  local id = S.used > 0 and redis.call('ZRANGE', KEYS[4], 0, 0)[1]
+  local r = id and find(id)
+  return r and string.format('%s 0 %s', id, write(r)) or ''
 end
 
 local function save()

@@ -122,7 +122,7 @@ impl PidHold {
                 Some(_) => Loss::Replaced,
                 None => Loss::Deleted,
             };
-            return Err(Error::at(ErrorKind::Lost, loss.to_string(), &self.path));
+            return Err(Error::lost(loss, &self.path));
         }
         let deleted = at_named("UnlinkPid").and_then(|()| unlink(&self.path));
         drop(file);
