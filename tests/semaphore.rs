@@ -229,6 +229,22 @@ fn the_number_of_permits_can_be_changed() {
 }
 
 #[test]
+fn what_is_available_is_counted_among_all_holders() {
+    let place = Place::new();
+    let semaphore = open(&place, 4);
+    let available = || semaphore.available().expect("a number");
+    assert_eq!(available(), 4);
+    let one = takes(&semaphore, 1);
+    assert_eq!(available(), 3);
+    let stranger = Stranger::takes(&other_slot(&semaphore, &one)).expect("free");
+    assert_eq!(available(), 2);
+    drop(one);
+    assert_eq!(available(), 3);
+    stranger.release();
+    assert_eq!(available(), 4);
+}
+
+#[test]
 fn bad_wishes_are_errors() {
     let place = Place::new();
     let semaphore = open(&place, 2);

@@ -315,3 +315,16 @@ pub(super) fn mark_all_before(
     }
     Ok(bypassed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two waiters whose windows have the same length bypass in their order, although the timer of
+    /// the second one may run out up to a window earlier.
+    #[test]
+    fn p64_each_waiter_needs_more_windows_than_the_one_before_it() {
+        let windows: Vec<_> = (1..=9).map(windows_to_bypass).collect();
+        assert_eq!(windows, [1, 3, 4, 5, 6, 8, 9, 10, 11]);
+    }
+}
