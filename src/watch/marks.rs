@@ -203,13 +203,6 @@ impl Marks {
         !idle.is_empty()
     }
 
-    /// Returns how many watches of this watcher were not given back and have not fired.
-    #[cfg(all(test, target_os = "linux"))]
-    pub(super) fn count(&self, of: WatcherId) -> usize {
-        let all = self.known.values().flat_map(|it| &it.watches);
-        all.filter(|it| it.watcher_id == of && !it.fired).count()
-    }
-
     fn remove(&mut self, number: i32, events: Option<&Events>) {
         self.known.remove(&number);
         if let Some(events) = events {
@@ -233,6 +226,14 @@ mod tests {
         events: Events,
         marks: Marks,
         directory: tempfile::TempDir,
+    }
+
+    impl Marks {
+        /// Returns how many watches of this watcher were not given back and have not fired.
+        pub(in crate::watch) fn count(&self, of: WatcherId) -> usize {
+            let all = self.known.values().flat_map(|it| &it.watches);
+            all.filter(|it| it.watcher_id == of && !it.fired).count()
+        }
     }
 
     const ONE: WatcherId = WatcherId(1);

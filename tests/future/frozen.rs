@@ -181,6 +181,32 @@ fn p64_bypassed_waiters_are_counted() {
     }
 }
 
+/// A waiter of another process that does not act: its ticket stands, and nothing else happens.
+#[test]
+fn p64_a_frozen_waiter_of_another_process_is_bypassed_until_it_wakes() {
+    let place = Place::new();
+    let lock = with_window(&place, WINDOW);
+    drop(held(&lock));
+    let (before, ticket) = (place.outsider_waits(1), place.ticket(1));
+    let begun = Instant::now();
+    let [mut first, mut second, mut third] = [(); 3].map(|()| queued(&lock));
+    let guard = first.finish().expect("bypassed the frozen waiter");
+    assert!(begun.elapsed() >= 2 * WINDOW, "the door was free in each");
+    let size = || std::fs::metadata(&ticket).expect("it stands").len();
+    assert!(size() > 0, "it is marked");
+    assert_eq!(lock.stats().bypassed, 1);
+    drop(guard);
+    let guard = assert_ready!(second.poll()).expect("it is still frozen");
+    // It wakes, and removes its mark.
+    std::fs::write(&ticket, "").expect("written");
+    drop(guard);
+    assert_pending!(third.poll());
+    before.leaves_the_queue();
+    drop(third.finish().expect("its turn"));
+    drop((first, second, third));
+    place.assert_idle();
+}
+
 /// The file of a ticket is used again. Its mark, which another process has set, is not.
 #[test]
 fn p64_the_mark_of_the_last_ticket_is_not_that_of_the_next() {

@@ -471,6 +471,25 @@ mod descriptors {
             locks.iter().for_each(|lock| drop(held(lock)));
         });
     }
+
+    /// The same for a waiter, which needs descriptors when its turn comes.
+    #[test]
+    fn idle_handles_release_their_descriptors_for_a_waiter() {
+        let name = "idle_handles_release_their_descriptors_for_a_waiter";
+        with_descriptors(256, name, || {
+            let place = Place::new();
+            let lock = open(&place);
+            let before = place.outsider_waits(1);
+            let mut waiter = queued(&lock);
+            let idle: Vec<_> = (0..10).map(|number| numbered(&place, number)).collect();
+            idle.iter().for_each(|lock| drop(held(lock)));
+            let others = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok());
+            let others: Vec<_> = others.collect();
+            before.leaves_the_queue();
+            drop(waiter.finish().expect("its turn"));
+            drop(others);
+        });
+    }
 }
 
 mod stats {
