@@ -109,6 +109,21 @@ fn p15_adjacent_readers_enter_together() {
     assert_idle(&place, &lock);
 }
 
+/// The readers inside have not claimed their offers yet.
+#[test]
+fn a_newcomer_enters_beside_readers_that_have_offers() {
+    let place = Place::new();
+    let lock = open(&place);
+    let writer = writes(&lock);
+    let mut readers = [wants_to_read(&lock), wants_to_read(&lock)];
+    drop(writer);
+    let newcomer = reads(&lock);
+    assert!(lock.try_read().expect("no error").is_some());
+    let guards = readers.each_mut().map(|it| assert_ready!(it.poll()));
+    drop((newcomer, guards));
+    assert_idle(&place, &lock);
+}
+
 #[test]
 fn p23_a_writer_that_gives_up_grants_the_readers() {
     let place = Place::new();
@@ -185,6 +200,34 @@ fn readers_after_a_writer_share_the_lock_as_soon_as_another_process_queues() {
     eventually("the lock is shared", || an_outsider_may_read(&place.path()));
     drop(guard);
     other.leaves_the_queue();
+    assert_idle(&place, &lock);
+}
+
+/// Readers of this process are inside, and one of its cohort does not claim its offer.
+#[test]
+fn p64_a_frozen_reader_has_a_marked_ticket_once_another_process_queues() {
+    let place = Place::new();
+    let options = FifoRwLock::options().poll_interval(Duration::MAX);
+    let options = options.claim_window(Duration::from_secs(1));
+    let lock = options.open(place.path()).expect("a lock");
+    let writer = writes(&lock);
+    let (mut awake, mut frozen) = (wants_to_read(&lock), wants_to_read(&lock));
+    drop(writer);
+    let guard = assert_ready!(awake.poll()).expect("its turn");
+    eventually("it counts as frozen", || {
+        let waiters = lock.status().expect("status").waiters;
+        waiters.iter().any(|it| it.bypassed)
+    });
+    assert_eq!(place.tickets(), Vec::<String>::new());
+    let behind = place.outsider_waits(1 << 62);
+    eventually("its ticket is first, and marked", || {
+        let tickets = place.tickets();
+        let size = std::fs::metadata(place.queue().join(&tickets[0])).map(|it| it.len());
+        tickets.len() == 2 && size.is_ok_and(|size| size > 0)
+    });
+    drop(guard);
+    behind.leaves_the_queue();
+    drop(frozen.finish().expect("its turn"));
     assert_idle(&place, &lock);
 }
 

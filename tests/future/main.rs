@@ -178,6 +178,20 @@ mod shape {
         }
     }
 
+    #[test]
+    fn an_offer_has_no_holder_before_it_is_claimed() {
+        let place = Place::new();
+        let lock = place.open();
+        let guard = held(&lock);
+        let mut waiter = queued(&lock);
+        let has_holder = || lock.status().expect("status").holder.is_some();
+        assert!(has_holder());
+        drop(guard);
+        assert!(!has_holder());
+        assert!(lock.is_locked().expect("no error"), "it is on its way");
+        drop(assert_ready!(waiter.poll()).expect("its turn"));
+    }
+
     /// A waker may own anything, also another wait for the same lock.
     #[test]
     fn a_waker_that_owns_a_waiter_can_be_dropped() {
