@@ -181,6 +181,32 @@ fn p64_bypassed_waiters_are_counted() {
     }
 }
 
+/// A process opens what is waited for, and closes it. When all retries after that event are over,
+/// only the next event wakes the waiter.
+#[test]
+fn p63_after_an_event_that_changes_nothing_the_next_one_is_noticed() {
+    let places = [Place::new(), Place::new()];
+    let options = || options().claim_window(Duration::MAX);
+    let [behind, at_door] = places.each_ref().map(|it| it.open_with(options()));
+    let before = places[0].outsider_waits(1);
+    let outsider = places[1].outsider_holds();
+    let [mut behind, mut at_door] = [queued(&behind), queued(&at_door)];
+    for path in [places[0].ticket(1), places[1].path()] {
+        drop(std::fs::File::open(path).expect("it is there"));
+    }
+    // Two windows of a lock are the clock. The last retry comes after less than four seconds.
+    let elsewhere = Place::new();
+    let clock = with_window(&elsewhere, Duration::from_secs(2));
+    let guard = held(&clock);
+    let (_asleep, mut passes) = (queued(&clock), queued(&clock));
+    drop(guard);
+    drop(passes.finish().expect("bypassed"));
+    before.leaves_the_queue();
+    outsider.release();
+    drop(behind.finish().expect("its turn"));
+    drop(at_door.finish().expect("its turn"));
+}
+
 /// A waiter of another process that does not act: its ticket stands, and nothing else happens.
 #[test]
 fn p64_a_frozen_waiter_of_another_process_is_bypassed_until_it_wakes() {
