@@ -245,6 +245,22 @@ mod tests {
             let watcher_id = self.watcher.watcher_id.get().expect("it has begun");
             watch().table().marks.count(*watcher_id)
         }
+
+        fn own(&self) -> Option<WatchId> {
+            self.watcher.state().watch
+        }
+    }
+
+    #[test]
+    fn after_each_event_it_watches_anew() {
+        let place = Place::new(true);
+        let first = place.own().expect("a watch");
+        place.watcher.on_event(first);
+        let second = place.own().expect("a watch");
+        assert_ne!(second, first);
+        place.watcher.on_event(first);
+        assert_eq!(place.own(), Some(second), "that one was over");
+        place.watcher.end();
     }
 
     #[test]
@@ -253,9 +269,11 @@ mod tests {
         assert_eq!(place.watches(), 1);
         place.watcher.on_timer();
         assert_eq!(place.watches(), 1, "the same");
+        let own = place.own();
         let lost = WatchId::without_watch(Seen::Everything);
         place.watcher.on_event(lost);
-        assert_eq!(place.watches(), 1, "a new one in its place");
+        assert_eq!(place.watches(), 1);
+        assert_ne!(place.own(), own, "another one in its place");
         place.watcher.on_event(WatchId::without_watch(Seen::Held));
         assert_eq!(place.watches(), 1, "that was another one's");
         place.watcher.end();

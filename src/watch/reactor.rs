@@ -505,6 +505,17 @@ mod tests {
 
     const THREAD: &str = "stanchion-watch";
 
+    #[cfg(stanchion_test)]
+    #[test]
+    fn it_is_busy_only_while_it_calls_watchers() {
+        let reactor = Reactor::default();
+        assert!(!reactor.is_busy());
+        let busy = Busy::new(&reactor.busy);
+        assert!(reactor.is_busy());
+        drop(busy);
+        assert!(!reactor.is_busy());
+    }
+
     #[test]
     fn a_worker_of_the_waiting_runtime_calls_the_watcher() {
         let place = Place::new(LONG);
