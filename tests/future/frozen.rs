@@ -187,10 +187,10 @@ fn p64_bypassed_waiters_are_counted() {
 fn p63_after_an_event_that_changes_nothing_the_next_one_is_noticed() {
     let places = [Place::new(), Place::new()];
     let options = || options().claim_window(Duration::MAX);
-    let [behind, at_door] = places.each_ref().map(|it| it.open_with(options()));
+    let locks = places.each_ref().map(|it| it.open_with(options()));
     let before = places[0].outsider_waits(1);
     let outsider = places[1].outsider_holds();
-    let [mut behind, mut at_door] = [queued(&behind), queued(&at_door)];
+    let [mut behind, mut at_door] = locks.each_ref().map(queued);
     for path in [places[0].ticket(1), places[1].path()] {
         drop(std::fs::File::open(path).expect("it is there"));
     }
@@ -201,6 +201,10 @@ fn p63_after_an_event_that_changes_nothing_the_next_one_is_noticed() {
     let (_asleep, mut passes) = (queued(&clock), queued(&clock));
     drop(guard);
     drop(passes.finish().expect("bypassed"));
+    for lock in &locks {
+        assert_eq!(lock.stats().fallbacks, 0, "there are events");
+        assert!(!lock.status().expect("status").polling);
+    }
     before.leaves_the_queue();
     outsider.release();
     drop(behind.finish().expect("its turn"));
