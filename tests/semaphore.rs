@@ -145,13 +145,15 @@ fn p52_a_permit_that_is_offered_is_not_for_a_newcomer() {
     let semaphore = open(&place, 2);
     let (one, two) = (takes(&semaphore, 1), takes(&semaphore, 1));
     let mut waiter = wants(&semaphore, 1);
+    let mut tokens = vec![one.token(), two.token()];
     drop(one);
     assert_eq!(waiter.rings(), 1, "offered");
     assert!(semaphore.try_acquire().expect("no error").is_none());
     drop(two);
     let newcomer = takes(&semaphore, 1);
     let served = assert_ready!(waiter.poll()).expect("its turn");
-    assert_ne!(served.token(), newcomer.token());
+    tokens.extend([served.token(), newcomer.token()]);
+    assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
     assert_eq!(free_slots(&semaphore), 0);
     drop((served, newcomer));
     assert_idle(&place, &semaphore);
@@ -522,6 +524,22 @@ fn p52_permits_are_split_and_merged() {
     let (place, elsewhere) = (Place::new(), Place::new());
     let (five, other) = (open(&place, 5), open(&elsewhere, 1));
     permits_are_split_and_merged(&five, &other);
+}
+
+/// The process leaves when the last part is back.
+#[test]
+fn parts_that_are_back_leave_no_holder() {
+    let place = Place::new();
+    let semaphore = open(&place, 3);
+    let is_held = || !semaphore.status().expect("status").shared_by.is_empty();
+    let (mut two, one) = (takes(&semaphore, 2), takes(&semaphore, 1));
+    let part = two.split(1).expect("one of two");
+    drop(part);
+    assert!(is_held());
+    two.merge(one).expect("of one semaphore");
+    assert!(is_held());
+    drop(two);
+    assert!(!is_held());
 }
 
 #[test]
