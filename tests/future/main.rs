@@ -192,6 +192,21 @@ mod shape {
         drop(assert_ready!(waiter.poll()).expect("its turn"));
     }
 
+    /// The lock on the state record excludes callers that come through another lock file.
+    #[cfg(unix)]
+    #[test]
+    fn both_locks_are_kept_across_exec() {
+        use std::os::unix::fs::MetadataExt;
+        let place = Place::new();
+        let lock = place.open();
+        let guard = held(&lock);
+        let kept = guard.keep_across_exec().expect("kept");
+        let kept = kept.iter().map(|it| it.metadata().expect("facts").ino());
+        let files = [place.path(), place.queue().join("state")];
+        let files = files.map(|it| std::fs::metadata(it).expect("facts").ino());
+        assert_eq!(kept.collect::<Vec<_>>(), files);
+    }
+
     /// A waker may own anything, also another wait for the same lock.
     #[test]
     fn a_waker_that_owns_a_waiter_can_be_dropped() {
