@@ -385,6 +385,47 @@ mod dropped {
     }
 }
 
+#[test]
+fn p43_an_error_at_the_door_ends_each_wait() {
+    let place = Place::new();
+    let lock = place.open_with(options());
+    let before = place.outsider_waits(1);
+    let [mut first, mut second] = [(); 2].map(|()| queued(&lock));
+    let _ = std::fs::remove_file(place.path());
+    std::fs::create_dir(place.path()).expect("no lock file");
+    before.leaves_the_queue();
+    first.finish().expect_err("a directory is no lock file");
+    second.finish().expect_err("nor for the next one");
+    assert_eq!(place.tickets(), Vec::<String>::new());
+    std::fs::remove_dir(place.path()).expect("removed");
+    drop(held(&lock));
+    place.assert_idle();
+}
+
+/// The queue is watched, and the watch has taken the event of another process's ticket.
+#[test]
+fn p09_a_newcomer_stands_behind_a_ticket_that_was_reported() {
+    let place = Place::new();
+    let lock = place.open_with(options());
+    let outsider = place.outsider_holds();
+    let own = [(); 3].map(|()| queued(&lock));
+    assert_eq!(place.tickets().len(), 1, "they share it");
+    let behind = place.outsider_waits(1 << 62);
+    // Events are taken in order, so this one comes after that of the ticket.
+    let elsewhere = Place::new();
+    let other = elsewhere.outsider_holds();
+    let mut waiter = queued(&elsewhere.open_with(options()));
+    other.release();
+    drop(waiter.finish().expect("its turn"));
+    let mut newcomer = queued(&lock);
+    assert_eq!(place.tickets().len(), 3);
+    drop(own);
+    outsider.release();
+    assert_pending!(newcomer.poll());
+    behind.leaves_the_queue();
+    drop(newcomer.finish().expect("its turn"));
+}
+
 /// A waiter is queued from its first poll on, also in a task that has used up its share of the
 /// runtime.
 #[tokio::test]
