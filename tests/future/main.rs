@@ -385,6 +385,48 @@ mod dropped {
     }
 }
 
+/// The directory has not changed for a while when the newcomer arrives, but it has changed since the
+/// last listing.
+#[cfg(unix)]
+#[test]
+fn p10_a_newcomer_sees_a_ticket_that_came_long_ago() {
+    use std::os::unix::fs::MetadataExt;
+    let place = Place::new();
+    let lock = place.open_with(options());
+    let rests = || {
+        let changed = std::fs::metadata(place.queue()).expect("facts");
+        let since = Duration::new(changed.ctime() as u64, changed.ctime_nsec() as u32);
+        let age = (std::time::UNIX_EPOCH + since).elapsed();
+        age.is_ok_and(|age| age > Duration::from_millis(50))
+    };
+    drop(held(&lock));
+    eventually("the directory rests", rests);
+    drop(held(&lock));
+    let before = place.outsider_waits(1);
+    eventually("the directory rests again", rests);
+    let mut newcomer = queued(&lock);
+    before.leaves_the_queue();
+    drop(newcomer.finish().expect("its turn"));
+    place.assert_idle();
+}
+
+/// The number of a ticket may be ahead of the clock. The newcomer meets a locked lock file, before
+/// it has looked at the queue.
+#[test]
+fn p09_a_newcomer_takes_a_number_after_all_that_wait() {
+    let place = Place::new();
+    let lock = place.open_with(options());
+    let outsider = place.outsider_holds();
+    let before = place.outsider_waits(1 << 62);
+    let mut newcomer = queued(&lock);
+    let first = place.queue().join(&place.tickets()[0]);
+    assert_eq!(first, place.ticket(1 << 62));
+    assert_eq!(place.tickets().len(), 2);
+    outsider.release();
+    before.leaves_the_queue();
+    drop(newcomer.finish().expect("its turn"));
+}
+
 #[test]
 fn p43_an_error_at_the_door_ends_each_wait() {
     let place = Place::new();
