@@ -73,6 +73,23 @@ fn p03_readers_share_and_a_writer_is_alone() {
     assert_idle(&place, &lock);
 }
 
+/// A wait behind the writer ends while a reader of another process queues.
+#[test]
+fn p03_a_writer_inside_shares_with_no_process() {
+    let place = Place::new();
+    let lock = open(&place);
+    let writer = writes(&lock);
+    let reader = place.outsider_waits_to_read(1 << 62);
+    drop(wants_to_write(&lock));
+    assert!(!an_outsider_may_read(&place.path()));
+    drop(wants_to_read(&lock));
+    assert!(!an_outsider_may_read(&place.path()));
+    assert!(writer.is_held());
+    drop(writer);
+    reader.leaves_the_queue();
+    assert_idle(&place, &lock);
+}
+
 #[test]
 fn p15_a_waiting_writer_holds_back_later_readers() {
     let place = Place::new();
