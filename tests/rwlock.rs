@@ -14,7 +14,7 @@ use stanchion::{
 #[path = "conformance/support.rs"]
 mod support;
 
-use support::{Place, Polled, assert_pending, assert_ready, eventually, kind_of};
+use support::{Outsider, Place, Polled, assert_pending, assert_ready, eventually, kind_of};
 
 type Reader = Polled<Acquire<FifoReadGuard>>;
 type Writer = Polled<Acquire<FifoWriteGuard>>;
@@ -317,6 +317,57 @@ fn p66_other_kinds_are_refused_with_both_names() {
         kind_of(FifoRwLock::open(plain.path())),
         ErrorKind::Incompatible
     );
+}
+
+/// A writer that came through the old lock file is still inside.
+#[test]
+fn p40_a_reader_learns_that_the_lock_file_was_replaced() {
+    let place = Place::new();
+    let lock = open(&place);
+    drop(writes(&lock));
+    std::fs::remove_file(place.path()).expect("deleted");
+    // It keeps the inode number in use, so the new lock file has another one.
+    std::fs::write(place.directory().join("other"), "").expect("written");
+    let outsider = Outsider::locks(&place.queue().join("state"));
+    assert_eq!(kind_of(lock.try_read()), ErrorKind::Replaced);
+    outsider.release();
+    assert!(lock.try_read().expect("no error").is_some());
+    assert_idle(&place, &lock);
+}
+
+/// Each holder "dies": the record is put back that was there while it was inside.
+#[test]
+fn p65_the_death_of_a_writer_is_reported_once_whoever_is_next() {
+    let place = Place::new();
+    let lock = open(&place);
+    let state = place.queue().join("state");
+    let record = || std::fs::read(&state).expect("a record");
+    let die = |record: Vec<u8>| std::fs::write(&state, record).expect("written");
+    let first = writes(&lock);
+    let inside = record();
+    drop(first);
+    die(inside);
+    let readers = [reads(&lock), reads(&lock)];
+    assert_eq!(
+        readers.each_ref().map(|it| it.predecessor_crashed()),
+        [true, false]
+    );
+    // The next writer gets the lock from readers of its own process.
+    let mut writer = wants_to_write(&lock);
+    drop(readers);
+    let writer = assert_ready!(writer.poll()).expect("its turn");
+    assert!(!writer.predecessor_crashed(), "it was reported");
+    let inside = record();
+    drop(writer);
+    die(inside);
+    let writer = writes(&lock);
+    assert!(writer.predecessor_crashed());
+    drop(writer);
+    let reader = reads(&lock);
+    let inside = record();
+    drop(reader);
+    die(inside);
+    assert!(!writes(&lock).predecessor_crashed(), "it was a reader");
 }
 
 #[test]

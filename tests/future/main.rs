@@ -192,6 +192,16 @@ mod shape {
         drop(assert_ready!(waiter.poll()).expect("its turn"));
     }
 
+    #[test]
+    fn what_is_released_is_unlocked_on_disk() {
+        let place = Place::new();
+        let lock = place.open();
+        drop(held(&lock));
+        for file in [place.path(), place.queue().join("state")] {
+            Outsider::locks(&file).release();
+        }
+    }
+
     /// The lock on the state record excludes callers that come through another lock file.
     #[cfg(unix)]
     #[test]
