@@ -108,6 +108,7 @@ mod tests {
 
     /// A thread that sleeps without end, and one that sleeps until a late timer.
     #[test]
+    #[allow(clippy::disallowed_methods)] // The test needs a thread.
     fn a_timer_that_is_set_meanwhile_ends_the_sleep() {
         for late in [None, Some(Instant::now() + Duration::from_secs(3600))] {
             let timers = Arc::new(Timers::default());
