@@ -836,6 +836,28 @@ mod tests {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    #[allow(clippy::disallowed_methods)] // It reads what the kernel says.
+    fn a_watch_that_is_given_back_ends_in_the_kernel() {
+        let watch: &'static Watch = Box::leak(Box::new(Watch::new()));
+        let (to, _from) = channel();
+        let caller = Arc::new(Caller(Mutex::new(to)));
+        let watcher_id = watch.enroll(Arc::downgrade(&caller) as Weak<dyn Watcher>);
+        let file = tempfile::tempfile().expect("a file");
+        let id = watch.add(watcher_id, &file, Seen::Door).expect("a watch");
+        let Some(Source::Events(events)) = watch.source.get() else {
+            panic!("no events");
+        };
+        let marks = || {
+            let text = std::fs::read_to_string(events.description()).expect("a text");
+            text.lines().filter(|it| it.starts_with("inotify")).count()
+        };
+        assert_eq!(marks(), 1);
+        watch.forget(watcher_id, id);
+        assert_eq!(marks(), 0);
+    }
+
     #[test]
     fn a_reader_that_panicked_counts_until_it_has_set_flags() {
         let count = AtomicUsize::new(0);

@@ -69,6 +69,39 @@ fn another_task_is_not_suspected() {
     place.assert_idle();
 }
 
+/// The lock went from task to task within the process.
+#[test]
+fn a_task_that_has_released_is_not_suspected() {
+    let place = Place::new();
+    let lock = place.open();
+    let told = Arc::new(Mutex::new(None));
+    let ear = told.clone();
+    in_runtime(async move {
+        let task = tokio::spawn(async move {
+            let guard = lock.acquire().await.expect("free");
+            let (next, (holds, held)) = (lock.clone(), tokio::sync::oneshot::channel());
+            let next = tokio::spawn(async move {
+                let guard = next.acquire().await.expect("its turn");
+                holds.send(()).expect("the test waits");
+                std::future::pending::<()>().await;
+                drop(guard);
+            });
+            while lock.status().expect("status").waiters.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            drop(guard);
+            held.await.expect("it holds");
+            let waits = lock.acquire().on_wait(move |line| {
+                *ear.lock().expect("unpoisoned") = Some(line.held_by_this_task());
+            });
+            begins(waits).await;
+            next.abort();
+        });
+        task.await.expect("no panic");
+    });
+    assert_eq!(*told.lock().expect("unpoisoned"), Some(false));
+}
+
 #[test]
 fn an_error_where_it_is_asked_for() {
     let place = Place::new();

@@ -14,7 +14,7 @@ use stanchion::{
 #[path = "conformance/support.rs"]
 mod support;
 
-use support::{Place, Polled, assert_pending, assert_ready, eventually, kind_of};
+use support::{Outsider, Place, Polled, assert_pending, assert_ready, eventually, kind_of};
 
 type Reader = Polled<Acquire<FifoReadGuard>>;
 type Writer = Polled<Acquire<FifoWriteGuard>>;
@@ -73,6 +73,23 @@ fn p03_readers_share_and_a_writer_is_alone() {
     assert_idle(&place, &lock);
 }
 
+/// A wait behind the writer ends while a reader of another process queues.
+#[test]
+fn p03_a_writer_inside_shares_with_no_process() {
+    let place = Place::new();
+    let lock = open(&place);
+    let writer = writes(&lock);
+    let reader = place.outsider_waits_to_read(1 << 62);
+    drop(wants_to_write(&lock));
+    assert!(!an_outsider_may_read(&place.path()));
+    drop(wants_to_read(&lock));
+    assert!(!an_outsider_may_read(&place.path()));
+    assert!(writer.is_held());
+    drop(writer);
+    reader.leaves_the_queue();
+    assert_idle(&place, &lock);
+}
+
 #[test]
 fn p15_a_waiting_writer_holds_back_later_readers() {
     let place = Place::new();
@@ -106,6 +123,21 @@ fn p15_adjacent_readers_enter_together() {
     assert_pending!(last.poll());
     drop(guard);
     drop(assert_ready!(last.poll()).expect("its turn"));
+    assert_idle(&place, &lock);
+}
+
+/// The readers inside have not claimed their offers yet.
+#[test]
+fn a_newcomer_enters_beside_readers_that_have_offers() {
+    let place = Place::new();
+    let lock = open(&place);
+    let writer = writes(&lock);
+    let mut readers = [wants_to_read(&lock), wants_to_read(&lock)];
+    drop(writer);
+    let newcomer = reads(&lock);
+    assert!(lock.try_read().expect("no error").is_some());
+    let guards = readers.each_mut().map(|it| assert_ready!(it.poll()));
+    drop((newcomer, guards));
     assert_idle(&place, &lock);
 }
 
@@ -188,6 +220,34 @@ fn readers_after_a_writer_share_the_lock_as_soon_as_another_process_queues() {
     assert_idle(&place, &lock);
 }
 
+/// Readers of this process are inside, and one of its cohort does not claim its offer.
+#[test]
+fn p64_a_frozen_reader_has_a_marked_ticket_once_another_process_queues() {
+    let place = Place::new();
+    let options = FifoRwLock::options().poll_interval(Duration::MAX);
+    let options = options.claim_window(Duration::from_secs(1));
+    let lock = options.open(place.path()).expect("a lock");
+    let writer = writes(&lock);
+    let (mut awake, mut frozen) = (wants_to_read(&lock), wants_to_read(&lock));
+    drop(writer);
+    let guard = assert_ready!(awake.poll()).expect("its turn");
+    eventually("it counts as frozen", || {
+        let waiters = lock.status().expect("status").waiters;
+        waiters.iter().any(|it| it.bypassed)
+    });
+    assert_eq!(place.tickets(), Vec::<String>::new());
+    let behind = place.outsider_waits(1 << 62);
+    eventually("its ticket is first, and marked", || {
+        let tickets = place.tickets();
+        let size = std::fs::metadata(place.queue().join(&tickets[0])).map(|it| it.len());
+        tickets.len() == 2 && size.is_ok_and(|size| size > 0)
+    });
+    drop(guard);
+    behind.leaves_the_queue();
+    drop(frozen.finish().expect("its turn"));
+    assert_idle(&place, &lock);
+}
+
 #[test]
 fn p10_readers_of_this_process_never_overtake_a_writer_of_another() {
     let place = Place::new();
@@ -257,6 +317,57 @@ fn p66_other_kinds_are_refused_with_both_names() {
         kind_of(FifoRwLock::open(plain.path())),
         ErrorKind::Incompatible
     );
+}
+
+/// A writer that came through the old lock file is still inside.
+#[test]
+fn p40_a_reader_learns_that_the_lock_file_was_replaced() {
+    let place = Place::new();
+    let lock = open(&place);
+    drop(writes(&lock));
+    std::fs::remove_file(place.path()).expect("deleted");
+    // It keeps the inode number in use, so the new lock file has another one.
+    std::fs::write(place.directory().join("other"), "").expect("written");
+    let outsider = Outsider::locks(&place.queue().join("state"));
+    assert_eq!(kind_of(lock.try_read()), ErrorKind::Replaced);
+    outsider.release();
+    assert!(lock.try_read().expect("no error").is_some());
+    assert_idle(&place, &lock);
+}
+
+/// Each holder "dies": the record is put back that was there while it was inside.
+#[test]
+fn p65_the_death_of_a_writer_is_reported_once_whoever_is_next() {
+    let place = Place::new();
+    let lock = open(&place);
+    let state = place.queue().join("state");
+    let record = || std::fs::read(&state).expect("a record");
+    let die = |record: Vec<u8>| std::fs::write(&state, record).expect("written");
+    let first = writes(&lock);
+    let inside = record();
+    drop(first);
+    die(inside);
+    let readers = [reads(&lock), reads(&lock)];
+    assert_eq!(
+        readers.each_ref().map(|it| it.predecessor_crashed()),
+        [true, false]
+    );
+    // The next writer gets the lock from readers of its own process.
+    let mut writer = wants_to_write(&lock);
+    drop(readers);
+    let writer = assert_ready!(writer.poll()).expect("its turn");
+    assert!(!writer.predecessor_crashed(), "it was reported");
+    let inside = record();
+    drop(writer);
+    die(inside);
+    let writer = writes(&lock);
+    assert!(writer.predecessor_crashed());
+    drop(writer);
+    let reader = reads(&lock);
+    let inside = record();
+    drop(reader);
+    die(inside);
+    assert!(!writes(&lock).predecessor_crashed(), "it was a reader");
 }
 
 #[test]

@@ -140,6 +140,65 @@ fn other_slot(semaphore: &FifoSemaphore, permit: &FifoPermit) -> PathBuf {
 }
 
 #[test]
+fn p52_a_permit_that_is_offered_is_not_for_a_newcomer() {
+    let place = Place::new();
+    let semaphore = open(&place, 2);
+    let (one, two) = (takes(&semaphore, 1), takes(&semaphore, 1));
+    let mut waiter = wants(&semaphore, 1);
+    let mut tokens = vec![one.token(), two.token()];
+    drop(one);
+    assert_eq!(waiter.rings(), 1, "offered");
+    assert!(semaphore.try_acquire().expect("no error").is_none());
+    drop(two);
+    let newcomer = takes(&semaphore, 1);
+    let served = assert_ready!(waiter.poll()).expect("its turn");
+    tokens.extend([served.token(), newcomer.token()]);
+    assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
+    assert_eq!(free_slots(&semaphore), 0);
+    drop((served, newcomer));
+    assert_idle(&place, &semaphore);
+}
+
+/// Another process chose its number before this one queued, and linked its ticket later. What comes
+/// back is that one's, although this process collects.
+#[test]
+fn p10_a_ticket_that_comes_late_gets_what_comes_back() {
+    let window = Duration::from_secs(1);
+    let place = Place::new();
+    let options = FifoSemaphore::options().limit(2).claim_window(window);
+    let options = options.poll_interval(Duration::MAX);
+    let semaphore = options.open(place.directory(), "a.lock").expect("one");
+    let slots = semaphore.slot_paths();
+    let [one, two] = [0, 1].map(|it| Stranger::takes(&slots[it]).expect("free"));
+    let (mut first, mut second) = (wants(&semaphore, 1), wants(&semaphore, 1));
+    one.release();
+    let guard = first.finish().expect("its turn");
+    let late = place.outsider_waits_for(1, 1);
+    passes(window);
+    drop(guard);
+    assert_pending!(second.poll());
+    assert_eq!(free_slots(&semaphore), 1);
+    late.leaves_the_queue();
+    drop(second.finish().expect("its turn"));
+    two.release();
+    assert_idle(&place, &semaphore);
+}
+
+/// Waits until all timers that are due within `time` have been called: a lock whose waiter does not
+/// claim its offer is the clock.
+fn passes(time: Duration) {
+    let place = Place::new();
+    let lock = place.open_with(FifoLock::options().claim_window(time));
+    let guard = Polled::new(lock.acquire()).finish().expect("free");
+    let (_asleep, mut next) = (
+        Polled::pending(lock.acquire()),
+        Polled::pending(lock.acquire()),
+    );
+    drop(guard);
+    drop(next.finish().expect("the other one is frozen"));
+}
+
+#[test]
 fn p23_a_request_that_is_dropped_releases_what_it_had() {
     let place = Place::new();
     let semaphore = open(&place, 3);
@@ -226,6 +285,22 @@ fn the_number_of_permits_can_be_changed() {
     assert_eq!(semaphore.limit(), 1);
     drop(open(&place, 1));
     assert_idle(&place, &semaphore);
+}
+
+#[test]
+fn what_is_available_is_counted_among_all_holders() {
+    let place = Place::new();
+    let semaphore = open(&place, 4);
+    let available = || semaphore.available().expect("a number");
+    assert_eq!(available(), 4);
+    let one = takes(&semaphore, 1);
+    assert_eq!(available(), 3);
+    let stranger = Stranger::takes(&other_slot(&semaphore, &one)).expect("free");
+    assert_eq!(available(), 2);
+    drop(one);
+    assert_eq!(available(), 3);
+    stranger.release();
+    assert_eq!(available(), 4);
 }
 
 #[test]
@@ -449,6 +524,22 @@ fn p52_permits_are_split_and_merged() {
     let (place, elsewhere) = (Place::new(), Place::new());
     let (five, other) = (open(&place, 5), open(&elsewhere, 1));
     permits_are_split_and_merged(&five, &other);
+}
+
+/// The process leaves when the last part is back.
+#[test]
+fn parts_that_are_back_leave_no_holder() {
+    let place = Place::new();
+    let semaphore = open(&place, 3);
+    let is_held = || !semaphore.status().expect("status").shared_by.is_empty();
+    let (mut two, one) = (takes(&semaphore, 2), takes(&semaphore, 1));
+    let part = two.split(1).expect("one of two");
+    drop(part);
+    assert!(is_held());
+    two.merge(one).expect("of one semaphore");
+    assert!(is_held());
+    drop(two);
+    assert!(!is_held());
 }
 
 #[test]

@@ -540,6 +540,52 @@ impl OwnTicket {
 mod tests {
     use super::*;
 
+    #[cfg(unix)]
+    #[test]
+    #[allow(clippy::disallowed_methods)] // It looks at what is there.
+    fn p62_the_files_of_two_tickets_are_kept_and_used_again() {
+        let place = tempfile::tempdir().expect("a directory");
+        let door = place.path().join("it.lock");
+        std::fs::write(&door, "").expect("a lock file");
+        let path = place.path().join("it.lock.queue");
+        Dir::create(&path, &door).expect("a queue");
+        let open = || QueueDir::open_existing(&path, &door).expect("opened");
+        let mut queue = open().expect("there");
+        let take = |queue: &mut QueueDir| {
+            let taken = queue.take(Mode::Exclusive, None, false);
+            taken.expect("no error").expect("a ticket")
+        };
+        let own = [(); 3].map(|()| take(&mut queue));
+        let names = [0, 1].map(|it| format!("spare.{}", own[it].file.id.inode));
+        for own in own {
+            queue.give_up(own).expect("given up");
+        }
+        let there = || {
+            let entries = std::fs::read_dir(&path).expect("a directory");
+            let names = entries.map(|it| it.expect("an entry").file_name());
+            let names: std::collections::BTreeSet<_> = names.collect();
+            names
+                .into_iter()
+                .map(|it| it.into_string().expect("a name"))
+        };
+        let mut sorted = names.clone();
+        sorted.sort();
+        assert!(there().eq(sorted), "{:?}", there().collect::<Vec<_>>());
+        let next = take(&mut queue);
+        assert!(names.contains(&spare::name_of(next.file.id)));
+        queue.give_up(next).expect("given up");
+        assert_eq!(there().count(), 2);
+        // The process dies, and the next one uses what is left.
+        drop(queue);
+        let mut queue = open().expect("there");
+        let next = take(&mut queue);
+        assert!(names.contains(&spare::name_of(next.file.id)));
+        queue.give_up(next).expect("given up");
+        assert_eq!(there().count(), 2);
+        queue.drop_spares();
+        assert_eq!(there().count(), 0);
+    }
+
     /// The lock was removed while this process had its directory open.
     #[test]
     #[allow(clippy::disallowed_methods)] // Plays the process that removes the lock.

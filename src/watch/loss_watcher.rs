@@ -220,3 +220,84 @@ impl<S: Watched> Watcher for LossWatcher<S> {
         self.look();
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::disallowed_methods)] // The tests play the other processes.
+mod tests {
+    use super::*;
+
+    struct Place {
+        directory: tempfile::TempDir,
+        watcher: Arc<LossWatcher>,
+    }
+
+    impl Place {
+        fn new(events: bool) -> Self {
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = directory.path().join("it");
+            let id = file::id_of(&File::create(&path).expect("a file")).expect("an id");
+            let watcher = LossWatcher::begin(path, id, events);
+            Self { directory, watcher }
+        }
+
+        /// How many watches the process has for this hold.
+        fn watches(&self) -> usize {
+            let watcher_id = self.watcher.watcher_id.get().expect("it has begun");
+            watch().table().marks.count(*watcher_id)
+        }
+
+        fn own(&self) -> Option<WatchId> {
+            self.watcher.state().watch
+        }
+    }
+
+    #[test]
+    fn after_each_event_it_watches_anew() {
+        let place = Place::new(true);
+        let first = place.own().expect("a watch");
+        place.watcher.on_event(first);
+        let second = place.own().expect("a watch");
+        assert_ne!(second, first);
+        place.watcher.on_event(first);
+        assert_eq!(place.own(), Some(second), "that one was over");
+        place.watcher.end();
+    }
+
+    #[test]
+    fn it_has_one_watch_and_gives_it_back() {
+        let place = Place::new(true);
+        assert_eq!(place.watches(), 1);
+        place.watcher.on_timer();
+        assert_eq!(place.watches(), 1, "the same");
+        let own = place.own();
+        let lost = WatchId::without_watch(Seen::Everything);
+        place.watcher.on_event(lost);
+        assert_eq!(place.watches(), 1);
+        assert_ne!(place.own(), own, "another one in its place");
+        place.watcher.on_event(WatchId::without_watch(Seen::Held));
+        assert_eq!(place.watches(), 1, "that was another one's");
+        place.watcher.end();
+        assert_eq!(place.watches(), 0);
+    }
+
+    #[test]
+    fn without_events_it_only_compares() {
+        let place = Place::new(false);
+        assert_eq!(place.watches(), 0);
+        place.watcher.on_timer();
+        assert_eq!((place.watches(), place.watcher.loss()), (0, None));
+        std::fs::remove_file(place.watcher.path()).expect("deleted");
+        place.watcher.on_timer();
+        assert_eq!(place.watcher.loss(), Some(Loss::Deleted));
+    }
+
+    #[test]
+    fn another_file_in_its_place_is_a_loss() {
+        let place = Place::new(true);
+        let other = place.directory.path().join("other");
+        std::fs::write(&other, "").expect("written");
+        std::fs::rename(other, place.watcher.path()).expect("replaced");
+        place.watcher.on_timer();
+        assert_eq!(place.watcher.loss(), Some(Loss::Replaced));
+    }
+}

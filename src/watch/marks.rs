@@ -228,6 +228,14 @@ mod tests {
         directory: tempfile::TempDir,
     }
 
+    impl Marks {
+        /// Returns how many watches of this watcher were not given back and have not fired.
+        pub(in crate::watch) fn count(&self, of: WatcherId) -> usize {
+            let all = self.known.values().flat_map(|it| &it.watches);
+            all.filter(|it| it.watcher_id == of && !it.fired).count()
+        }
+    }
+
     const ONE: WatcherId = WatcherId(1);
     const OTHER: WatcherId = WatcherId(2);
 

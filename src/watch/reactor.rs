@@ -505,6 +505,22 @@ mod tests {
 
     const THREAD: &str = "stanchion-watch";
 
+    #[cfg(stanchion_test)]
+    #[test]
+    fn nothing_is_settled_while_it_calls_watchers() {
+        let place = Place::new(LONG);
+        let file = place.open("a");
+        place.add(&file);
+        let is_settled = || place.watch.settled().is_some();
+        while !is_settled() {
+            std::thread::yield_now();
+        }
+        let busy = Busy::new(&place.watch.reactor.busy);
+        assert!(!is_settled());
+        drop(busy);
+        assert!(is_settled());
+    }
+
     #[test]
     fn a_worker_of_the_waiting_runtime_calls_the_watcher() {
         let place = Place::new(LONG);

@@ -97,3 +97,32 @@ impl NoEvents {
         match *self {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A thread that sleeps without end, and one that sleeps until a late timer.
+    #[test]
+    #[allow(clippy::disallowed_methods)] // The test needs a thread.
+    fn a_timer_that_is_set_meanwhile_ends_the_sleep() {
+        for late in [None, Some(Instant::now() + Duration::from_secs(3600))] {
+            let timers = Arc::new(Timers::default());
+            let (to, from) = channel();
+            let sleeper = timers.clone();
+            std::thread::spawn(move || {
+                sleeper.sleep(late);
+                let _ = to.send(Instant::now());
+            });
+            let at = Instant::now() + Duration::from_millis(1);
+            timers.set(at);
+            // Only a hang takes longer.
+            let woke = from.recv_timeout(Duration::from_secs(60));
+            assert!(woke.expect("it wakes") >= at);
+        }
+    }
+}

@@ -181,6 +181,62 @@ fn p64_bypassed_waiters_are_counted() {
     }
 }
 
+/// A process opens what is waited for, and closes it. When all retries after that event are over,
+/// only the next event wakes the waiter.
+#[test]
+fn p63_after_an_event_that_changes_nothing_the_next_one_is_noticed() {
+    let places = [Place::new(), Place::new()];
+    let options = || options().claim_window(Duration::MAX);
+    let locks = places.each_ref().map(|it| it.open_with(options()));
+    let before = places[0].outsider_waits(1);
+    let outsider = places[1].outsider_holds();
+    let [mut behind, mut at_door] = locks.each_ref().map(queued);
+    for path in [places[0].ticket(1), places[1].path()] {
+        drop(std::fs::File::open(path).expect("it is there"));
+    }
+    // Two windows of a lock are the clock. The last retry comes after less than four seconds.
+    let elsewhere = Place::new();
+    let clock = with_window(&elsewhere, Duration::from_secs(2));
+    let guard = held(&clock);
+    let (_asleep, mut passes) = (queued(&clock), queued(&clock));
+    drop(guard);
+    drop(passes.finish().expect("bypassed"));
+    for lock in &locks {
+        assert_eq!(lock.stats().fallbacks, 0, "there are events");
+        assert!(!lock.status().expect("status").polling);
+    }
+    before.leaves_the_queue();
+    outsider.release();
+    drop(behind.finish().expect("its turn"));
+    drop(at_door.finish().expect("its turn"));
+}
+
+/// A waiter of another process that does not act: its ticket stands, and nothing else happens.
+#[test]
+fn p64_a_frozen_waiter_of_another_process_is_bypassed_until_it_wakes() {
+    let place = Place::new();
+    let lock = with_window(&place, WINDOW);
+    drop(held(&lock));
+    let (before, ticket) = (place.outsider_waits(1), place.ticket(1));
+    let begun = Instant::now();
+    let [mut first, mut second, mut third] = [(); 3].map(|()| queued(&lock));
+    let guard = first.finish().expect("bypassed the frozen waiter");
+    assert!(begun.elapsed() >= 2 * WINDOW, "the door was free in each");
+    let size = || std::fs::metadata(&ticket).expect("it stands").len();
+    assert!(size() > 0, "it is marked");
+    assert_eq!((lock.stats().bypassed, lock.stats().frozen), (1, 0));
+    drop(guard);
+    let guard = assert_ready!(second.poll()).expect("it is still frozen");
+    // It wakes, and removes its mark.
+    std::fs::write(&ticket, "").expect("written");
+    drop(guard);
+    assert_pending!(third.poll());
+    before.leaves_the_queue();
+    drop(third.finish().expect("its turn"));
+    drop((first, second, third));
+    place.assert_idle();
+}
+
 /// The file of a ticket is used again. Its mark, which another process has set, is not.
 #[test]
 fn p64_the_mark_of_the_last_ticket_is_not_that_of_the_next() {

@@ -178,6 +178,45 @@ mod shape {
         }
     }
 
+    #[test]
+    fn an_offer_has_no_holder_before_it_is_claimed() {
+        let place = Place::new();
+        let lock = place.open();
+        let guard = held(&lock);
+        let mut waiter = queued(&lock);
+        let has_holder = || lock.status().expect("status").holder.is_some();
+        assert!(has_holder());
+        drop(guard);
+        assert!(!has_holder());
+        assert!(lock.is_locked().expect("no error"), "it is on its way");
+        drop(assert_ready!(waiter.poll()).expect("its turn"));
+    }
+
+    #[test]
+    fn what_is_released_is_unlocked_on_disk() {
+        let place = Place::new();
+        let lock = place.open();
+        drop(held(&lock));
+        for file in [place.path(), place.queue().join("state")] {
+            Outsider::locks(&file).release();
+        }
+    }
+
+    /// The lock on the state record excludes callers that come through another lock file.
+    #[cfg(unix)]
+    #[test]
+    fn both_locks_are_kept_across_exec() {
+        use std::os::unix::fs::MetadataExt;
+        let place = Place::new();
+        let lock = place.open();
+        let guard = held(&lock);
+        let kept = guard.keep_across_exec().expect("kept");
+        let kept = kept.iter().map(|it| it.metadata().expect("facts").ino());
+        let files = [place.path(), place.queue().join("state")];
+        let files = files.map(|it| std::fs::metadata(it).expect("facts").ino());
+        assert_eq!(kept.collect::<Vec<_>>(), files);
+    }
+
     /// A waker may own anything, also another wait for the same lock.
     #[test]
     fn a_waker_that_owns_a_waiter_can_be_dropped() {
@@ -354,6 +393,89 @@ mod dropped {
         assert!(guard.is_held());
         assert!(lock.try_acquire().expect("no error").is_none());
     }
+}
+
+/// The directory has not changed for a while when the newcomer arrives, but it has changed since the
+/// last listing.
+#[cfg(unix)]
+#[test]
+fn p10_a_newcomer_sees_a_ticket_that_came_long_ago() {
+    use std::os::unix::fs::MetadataExt;
+    let place = Place::new();
+    let lock = place.open_with(options());
+    let rests = || {
+        let changed = std::fs::metadata(place.queue()).expect("facts");
+        let since = Duration::new(changed.ctime() as u64, changed.ctime_nsec() as u32);
+        let age = (std::time::UNIX_EPOCH + since).elapsed();
+        age.is_ok_and(|age| age > Duration::from_millis(50))
+    };
+    drop(held(&lock));
+    eventually("the directory rests", rests);
+    drop(held(&lock));
+    let before = place.outsider_waits(1);
+    eventually("the directory rests again", rests);
+    let mut newcomer = queued(&lock);
+    before.leaves_the_queue();
+    drop(newcomer.finish().expect("its turn"));
+    place.assert_idle();
+}
+
+/// The number of a ticket may be ahead of the clock. The newcomer meets a locked lock file, before
+/// it has looked at the queue.
+#[test]
+fn p09_a_newcomer_takes_a_number_after_all_that_wait() {
+    let place = Place::new();
+    let lock = place.open_with(options());
+    let outsider = place.outsider_holds();
+    let before = place.outsider_waits(1 << 62);
+    let mut newcomer = queued(&lock);
+    let first = place.queue().join(&place.tickets()[0]);
+    assert_eq!(first, place.ticket(1 << 62));
+    assert_eq!(place.tickets().len(), 2);
+    outsider.release();
+    before.leaves_the_queue();
+    drop(newcomer.finish().expect("its turn"));
+}
+
+#[test]
+fn p43_an_error_at_the_door_ends_each_wait() {
+    let place = Place::new();
+    let lock = place.open_with(options());
+    let before = place.outsider_waits(1);
+    let [mut first, mut second] = [(); 2].map(|()| queued(&lock));
+    let _ = std::fs::remove_file(place.path());
+    std::fs::create_dir(place.path()).expect("no lock file");
+    before.leaves_the_queue();
+    first.finish().expect_err("a directory is no lock file");
+    second.finish().expect_err("nor for the next one");
+    assert_eq!(place.tickets(), Vec::<String>::new());
+    std::fs::remove_dir(place.path()).expect("removed");
+    drop(held(&lock));
+    place.assert_idle();
+}
+
+/// The queue is watched, and the watch has taken the event of another process's ticket.
+#[test]
+fn p09_a_newcomer_stands_behind_a_ticket_that_was_reported() {
+    let place = Place::new();
+    let lock = place.open_with(options());
+    let outsider = place.outsider_holds();
+    let own = [(); 3].map(|()| queued(&lock));
+    assert_eq!(place.tickets().len(), 1, "they share it");
+    let behind = place.outsider_waits(1 << 62);
+    // Events are taken in order, so this one comes after that of the ticket.
+    let elsewhere = Place::new();
+    let other = elsewhere.outsider_holds();
+    let mut waiter = queued(&elsewhere.open_with(options()));
+    other.release();
+    drop(waiter.finish().expect("its turn"));
+    let mut newcomer = queued(&lock);
+    assert_eq!(place.tickets().len(), 3);
+    drop(own);
+    outsider.release();
+    assert_pending!(newcomer.poll());
+    behind.leaves_the_queue();
+    drop(newcomer.finish().expect("its turn"));
 }
 
 /// A waiter is queued from its first poll on, also in a task that has used up its share of the

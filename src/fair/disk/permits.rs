@@ -234,3 +234,56 @@ fn mismatch((theirs, ours): (u32, u32), state: &Path) -> Error {
 fn limit_of(record: Record) -> u32 {
     u32::try_from(record.limit).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::fair::disk::Place;
+    use crate::fair::record::Kind;
+    use crate::fair::slots::Names;
+
+    /// A semaphore as one process has it open, with this limit.
+    fn process(directory: &Path, limit: u32) -> Disk {
+        let names = Names::parse("{name}.{number}", "it").expect("names");
+        let slots = Slots::new(PathBuf::from(directory), names, limit);
+        let place = Place::new(directory.join("it"));
+        Disk::new(Arc::new(place), Kind::Semaphore, Some(slots))
+    }
+
+    fn mint(process: &mut Disk, block: u64) -> u64 {
+        let minted = process.mint(&"".into(), block);
+        minted.expect("no error").expect("the record is free")
+    }
+
+    #[test]
+    fn p49_a_reserved_block_is_given_back_unless_another_process_has_gone_on() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [mut one, mut other] = [(); 2].map(|()| process(directory.path(), 2));
+        let token = mint(&mut one, 100);
+        let settled = |one: &mut Disk, token| one.settle_token(token + 1, token + 100);
+        settled(&mut one, token).expect("no error");
+        assert_eq!(other.peek_token().expect("a token"), token + 1);
+        let token = mint(&mut one, 100);
+        let theirs = mint(&mut other, 0);
+        assert!(theirs > token + 100);
+        settled(&mut one, token).expect("no error");
+        assert_eq!(one.peek_token().expect("a token"), theirs);
+    }
+
+    #[test]
+    fn p56_another_limit_is_an_error_unless_it_has_been_changed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [mut one, mut other] = [(); 2].map(|()| process(directory.path(), 2));
+        mint(&mut one, 0);
+        mint(&mut other, 0);
+        let refused = process(directory.path(), 3).mint(&"".into(), 0);
+        let error = refused.expect_err("nothing has changed");
+        assert_eq!(error.kind(), ErrorKind::Incompatible);
+        let resized = one.record_limit(3, 2).expect("no error");
+        assert!(matches!(resized, Resized::Done));
+        mint(&mut other, 0);
+        assert_eq!(other.slots().map(Slots::limit), Some(3));
+    }
+}

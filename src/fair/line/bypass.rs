@@ -315,3 +315,39 @@ pub(super) fn mark_all_before(
     }
     Ok(bypassed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two waiters whose windows have the same length bypass in their order, although the timer of
+    /// the second one may run out up to a window earlier.
+    #[test]
+    fn p64_each_waiter_needs_more_windows_than_the_one_before_it() {
+        let windows: Vec<_> = (1..=9).map(windows_to_bypass).collect();
+        assert_eq!(windows, [1, 3, 4, 5, 6, 8, 9, 10, 11]);
+    }
+
+    /// Another waiter tries the door at this moment, or it is held.
+    #[test]
+    fn p64_a_few_refusals_do_not_begin_the_count_anew() {
+        let window = Duration::from_secs(3600);
+        let mut bypass = Bypass::new(window, None, None);
+        let first = bypass.due();
+        bypass.count_refusal();
+        assert_eq!(bypass.due(), first, "there is no count");
+        bypass.count = Some(Count {
+            token: 1,
+            before: (1, None),
+            windows: 1,
+            refusals: 0,
+        });
+        for _ in 0..REFUSALS {
+            bypass.count_refusal();
+            assert!(bypass.count.is_some());
+            assert!(bypass.due() < first, "it looks again soon");
+        }
+        bypass.count_refusal();
+        assert!(bypass.count.is_none(), "it is held");
+    }
+}

@@ -300,3 +300,24 @@ fn close(a: Option<SystemTime>, b: Option<SystemTime>) -> bool {
         (a, b) => a.is_none() && b.is_none(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fair::record::Kind;
+
+    #[test]
+    fn an_observer_that_is_gone_is_forgotten() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let line = Line::of(&directory.path().join("one"), Kind::Lock, None);
+        let line = line.expect("a line");
+        assert!(!line.observers.any());
+        let [first, second] = [(); 2].map(|()| Observer::new(line.clone()));
+        drop(first);
+        line.observers.notify();
+        assert!(line.observers.any(), "the other one is there");
+        drop(second);
+        line.observers.notify();
+        assert!(!line.observers.any());
+    }
+}

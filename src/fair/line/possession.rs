@@ -501,6 +501,16 @@ mod tests {
     }
 
     #[test]
+    fn only_readers_are_at_least_one() {
+        let mut inside = Inside::default();
+        assert!(!inside.only_readers());
+        inside.add(Mode::Shared);
+        assert!(inside.only_readers());
+        inside.add(Mode::Exclusive);
+        assert!(!inside.only_readers());
+    }
+
+    #[test]
     fn what_is_added_can_be_removed() {
         for want in [Mode::Shared, Mode::Exclusive, Mode::Permits(3)] {
             let mut inside = Inside::default();
