@@ -12,7 +12,7 @@
 //! - [`cohorts`]: the waiters of this process. [`contender`], [`bypass`]: its wait on disk.
 //! - [`possession`]: what this process has of the lock. [`loss`]: how it learns that it lost it.
 //! - [`request`]: what a caller asks for and gets. [`effects`]: what a step leaves to do.
-//! - [`tail`]: the last look at the queue. [`agenda`]: the timers. [`idle`]: lines without a use.
+//! - [`tail`]: the last look at the queue. [`agenda`]: the timers. [`idle`]: lines with open files.
 //! - [`holders`], [`observer`]: the status, seen from outside.
 //!
 //! # After a fork
@@ -283,9 +283,9 @@ impl Line {
         let result = step(&mut core);
         *armed = self.arm(&mut core);
         let deferred = core.take_effects();
-        let idle = core.begins_to_idle();
+        let keeps = core.begins_to_keep();
         drop(core);
-        if idle {
+        if keeps {
             idle::add(&self.this);
         }
         if self.observers.any() {
