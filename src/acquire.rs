@@ -289,13 +289,6 @@ struct State<G: Guard> {
     done: bool,
 }
 
-/// What a look at the wait finds.
-enum Step<G> {
-    Done(Result<G>),
-    /// Look again when woken, and at this instant.
-    Sleep(Option<Instant>),
-}
-
 /// When to stop waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limit {
@@ -377,16 +370,21 @@ impl<G: Guard> State<G> {
     }
 
     /// Looks at the lock, then at the clock.
-    fn step(&mut self, cx: &mut Context<'_>) -> Step<G> {
-        if let Poll::Ready(result) = self.poll(cx) {
-            return Step::Done(result);
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Result<G>> {
+        let result = self.poll(cx);
+        if result.is_pending() {
+            if self.limit.has_passed() {
+                let error = self.timed_out();
+                return Poll::Ready(Err(self.fail(error)));
+            }
+            self.tell_when_due();
         }
-        if self.limit.has_passed() {
-            let error = self.timed_out();
-            return Step::Done(Err(self.fail(error)));
-        }
-        self.tell_when_due();
-        Step::Sleep(self.limit.earliest(self.tell_at))
+        result
+    }
+
+    /// When to look again without a wake-up.
+    fn look_at(&self) -> Option<Instant> {
+        self.limit.earliest(self.tell_at)
     }
 
     /// Gives up with this error.
@@ -571,12 +569,12 @@ impl<G: Guard> Acquire<G> {
         let waker = block::unparker();
         let mut context = Context::from_waker(&waker);
         loop {
-            match state.step(&mut context) {
-                Step::Done(result) => return result,
-                Step::Sleep(None) => std::thread::park(),
-                Step::Sleep(Some(at)) => {
-                    std::thread::park_timeout(at.saturating_duration_since(now()));
-                }
+            if let Poll::Ready(result) = state.step(&mut context) {
+                return result;
+            }
+            match state.look_at() {
+                None => std::thread::park(),
+                Some(at) => std::thread::park_timeout(at.saturating_duration_since(now())),
             }
         }
     }
@@ -662,13 +660,13 @@ impl<G: Guard> Future for Acquire<G> {
             }
         };
         loop {
-            let at = match state.step(cx) {
-                Step::Done(result) => {
-                    budget.made_progress();
-                    return Poll::Ready(result);
-                }
-                Step::Sleep(None) => return Poll::Pending,
-                Step::Sleep(Some(at)) => at,
+            let result = state.step(cx);
+            if result.is_ready() {
+                budget.made_progress();
+                return result;
+            }
+            let Some(at) = state.look_at() else {
+                return Poll::Pending;
             };
             if let Err(error) = set_alarm(&mut this.sleep, at) {
                 return Poll::Ready(Err(state.fail(error)));

@@ -152,21 +152,27 @@ impl Disk {
     /// the lock file is missing too.
     fn queue(&mut self, bits: Option<u32>) -> Result<&mut QueueDir> {
         if self.queue.is_none() {
-            self.state = None;
             let door = self.model();
             let queue = QueueDir::open(&self.place.queue, &door, || {
                 let opened = Door::open(&door, bits);
                 opened.map_err(|e| Error::io("open the lock file", &door, e))
             })?;
-            self.queue = Some(queue);
-            self.opened += 1;
-            self.check_kind()?;
+            self.use_queue(Some(queue))?;
         }
         // Set just above.
         let text = "the queue directory is not open";
         self.queue
             .as_mut()
             .ok_or_else(|| Error::at(ErrorKind::Corrupt, text, &self.place.queue))
+    }
+
+    /// Uses a directory that was just opened. The state file of a holder is open already; it stays
+    /// open if it is the one in this directory.
+    fn use_queue(&mut self, queue: Option<QueueDir>) -> Result<()> {
+        self.queue = queue;
+        self.opened += 1;
+        self.refresh()?;
+        self.check_kind()
     }
 
     /// Opens the queue directory, and creates it if it is missing. A newcomer does this before it
@@ -201,6 +207,12 @@ impl Disk {
     /// Returns whether the queue directory or the state file is open.
     pub(crate) fn is_open(&self) -> bool {
         self.queue.is_some() || self.state.is_some()
+    }
+
+    /// Closes the queue directory of a lock that is held. Its next use opens it again.
+    pub(crate) fn close_queue(&mut self) {
+        self.drop_spares();
+        self.queue = None;
     }
 
     /// Closes the queue directory and the state file, so that the next use opens them anew. The
@@ -267,10 +279,8 @@ impl Disk {
     /// Lists the queue, and does not create the directory.
     pub(crate) fn list_existing(&mut self) -> Result<&[Ticket]> {
         if self.queue.is_none() {
-            self.state = None;
-            self.queue = QueueDir::open_existing(&self.place.queue, &self.model())?;
-            self.opened += 1;
-            self.check_kind()?;
+            let queue = QueueDir::open_existing(&self.place.queue, &self.model())?;
+            self.use_queue(queue)?;
         }
         let alive = match &mut self.queue {
             Some(queue) => queue.list()?.is_some(),

@@ -456,6 +456,40 @@ mod descriptors {
         });
     }
 
+    /// Returns whether a process has the state file of a lock locked.
+    fn state_is_locked(lock: &FifoLock) -> bool {
+        let mut path = lock.path().as_os_str().to_owned();
+        path.push(".queue/state");
+        let state = std::fs::File::open(path).expect("the state file");
+        fs2::FileExt::try_lock_shared(&state).is_err()
+    }
+
+    /// If many locks are held, each needs two descriptors. The queue directories are opened again
+    /// for waiters.
+    #[test]
+    fn many_held_locks_need_two_descriptors_each() {
+        with_descriptors(1024, "many_held_locks_need_two_descriptors_each", || {
+            let place = Place::new();
+            let before = open_files();
+            let locks: Vec<_> = (0..500).map(|number| numbered(&place, number)).collect();
+            let mut guards: Vec<FifoGuard> = locks[..300].iter().map(held).collect();
+            let more = open_files() - before;
+            assert!(more <= 2 * 300 + 65 + 8, "{more} descriptors for 300 holds");
+            guards.extend(locks[300..450].iter().map(held));
+            let mut waits: Vec<_> = locks[..5].iter().map(queued).collect();
+            assert!(locks[..450].iter().all(state_is_locked));
+            assert!(guards.iter().all(FifoGuard::is_held));
+            drop(guards);
+            for wait in &mut waits {
+                drop(assert_ready!(wait.poll()).expect("its turn"));
+            }
+            assert!(!locks[..450].iter().any(state_is_locked));
+            // Here the process runs out of descriptors on the way.
+            let guards: Vec<FifoGuard> = locks.iter().map(held).collect();
+            assert!(guards.iter().all(FifoGuard::is_held));
+        });
+    }
+
     /// Idle handles close their files when the guards need the descriptors.
     #[test]
     fn idle_handles_release_their_descriptors() {

@@ -166,7 +166,8 @@ impl Disk {
 
     /// Opens the state file, unless it is open. May leave it closed; then the caller tries again.
     pub(super) fn open_state(&mut self) -> Result<()> {
-        if self.state.is_some() && self.queue.is_some() {
+        self.queue(None)?;
+        if self.state.is_some() {
             return Ok(());
         }
         match self.queue(None)?.open_state() {

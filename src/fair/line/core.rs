@@ -94,7 +94,7 @@ pub(super) struct Core {
     /// the lock must be shared at once. The watch thread reads this without the mutex.
     shareable: Arc<AtomicBool>,
     agenda: Agenda,
-    /// Whether the line is listed as [idle](super::idle).
+    /// Whether the line is in the list of those with [open files](super::idle).
     listed: bool,
     /// Whether it was used since it was asked to close its files.
     used: bool,
@@ -714,25 +714,41 @@ impl Core {
         self.agenda.armed(due);
     }
 
-    /// Returns whether the line is idle with open files, and not listed yet.
-    pub(super) fn begins_to_idle(&mut self) -> bool {
+    /// Returns whether the line has open files, and is not listed yet.
+    pub(super) fn begins_to_keep(&mut self) -> bool {
         self.used = true;
-        let begins = !self.listed && self.is_at_rest() && self.disk.is_open();
+        let begins = !self.listed && self.disk.is_open();
         self.listed |= begins;
         begins
     }
 
-    /// Closes the files of an idle line. Returns `false` if it is in use or, unless `all`, if it
-    /// was used since it was last asked.
+    /// Closes the files that only a later task needs: all files of an idle line, or the queue
+    /// directory of one that is held. Returns `false` if there are none or, unless `all`, if the
+    /// line was used since it was last asked.
     pub(super) fn close_files(&mut self, all: bool) -> bool {
         let used = std::mem::take(&mut self.used) && !all;
-        if used || !self.is_at_rest() {
+        if used || self.needs_queue() {
             return false;
         }
-        self.end();
-        self.disk.reopen();
+        if self.is_at_rest() {
+            self.end();
+            self.disk.reopen();
+        } else {
+            self.tidy();
+            self.disk.close_queue();
+        }
         self.listed = false;
         true
+    }
+
+    /// Returns whether a task that waits or holds needs the queue directory.
+    fn needs_queue(&self) -> bool {
+        let bypasses = |it: &Possession| !it.bypassed().is_empty();
+        self.cohorts.waiting() > 0
+            || self
+                .possession
+                .as_ref()
+                .is_some_and(|it| bypasses(it) || self.tail.is_watched())
     }
 
     /// Removes the tickets that are no longer needed and the spare files, unless a task holds or

@@ -1,9 +1,10 @@
-//! The lines of this process that no task uses, and that keep their files open for the next use.
+//! The lines of this process that keep files open which no task needs at present.
 //!
-//! An idle line has two descriptors: the queue directory and the state file. To open them again
-//! costs several system calls. So a line keeps them, but only about [`MOST`] lines of a process do.
-//! With one more, a line that has been idle for long closes its files. If the process runs out of
-//! descriptors, all idle lines close their files.
+//! An idle line has two descriptors: the queue directory and the state file. A line that is held
+//! has the same two and the lock file, and needs the queue directory only if another task comes. To
+//! open them again costs several system calls. So a line keeps them, but only about [`MOST`] lines
+//! of a process do. With one more, a line that was not used for long closes them: an idle line
+//! both, a held one the queue directory. If the process runs out of descriptors, all lines do.
 //!
 //! Nothing here waits for the mutex of another line: a line whose mutex is locked is in use.
 
@@ -15,53 +16,53 @@ use crate::error::Error;
 use crate::sys::fork::PerProcess;
 use crate::sys::refusal::is_out_of_files;
 
-/// How many idle lines of a process keep their files open.
+/// How many lines of a process keep such files open.
 const MOST: usize = 64;
 
-/// Idle lines with open files, the longest idle one first. A line that is used again stays in the
+/// Lines with such files, the longest unused one first. A line that is used again stays in the
 /// list.
-static IDLE: PerProcess<Mutex<VecDeque<Weak<Line>>>> = PerProcess::new(Mutex::default);
+static OPEN: PerProcess<Mutex<VecDeque<Weak<Line>>>> = PerProcess::new(Mutex::default);
 
-fn idle() -> MutexGuard<'static, VecDeque<Weak<Line>>> {
-    IDLE.get().lock().unwrap_or_else(PoisonError::into_inner)
+fn open() -> MutexGuard<'static, VecDeque<Weak<Line>>> {
+    OPEN.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Adds a line that is not in the list. The caller has no line's mutex locked.
 pub(super) fn add(line: &Weak<Line>) {
-    idle().push_back(line.clone());
+    open().push_back(line.clone());
     // Each line gets one more chance, so that lines in use do not close their files.
     for _ in 0..=MOST + 1 {
         let oldest = {
-            let mut idle = idle();
-            if idle.len() <= MOST {
+            let mut open = open();
+            if open.len() <= MOST {
                 return;
             }
-            idle.pop_front()
+            open.pop_front()
         };
         let Some(oldest) = oldest else { return };
         if let Some(line) = oldest.upgrade()
             && !close(&line, false)
         {
-            idle().push_back(oldest);
+            open().push_back(oldest);
         }
     }
 }
 
-/// Closes the files of all idle lines if this error says that no descriptor is left. Returns
+/// Closes all files that no task needs, if this error says that no descriptor is left. Returns
 /// whether a file was closed, so that the caller can try again.
 pub(super) fn make_room(error: &Error) -> bool {
     if !error.io_error().is_some_and(is_out_of_files) {
         return false;
     }
-    let all = std::mem::take(&mut *idle());
+    let all = std::mem::take(&mut *open());
     let lines = all.iter().filter_map(Weak::upgrade);
     let (closed, busy): (Vec<_>, Vec<_>) = lines.partition(|line| close(line, true));
-    idle().extend(busy.iter().map(|line| line.this.clone()));
+    open().extend(busy.iter().map(|line| line.this.clone()));
     !closed.is_empty()
 }
 
-/// Closes the files of a line. Returns `false` if it is in use or, unless `all`, if it was used
-/// since it was last asked.
+/// Closes the files of a line that no task needs. Returns `false` if there are none or, unless
+/// `all`, if it was used since it was last asked.
 fn close(line: &Line, all: bool) -> bool {
     if line.is_foreign() {
         return true;

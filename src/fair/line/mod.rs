@@ -12,7 +12,7 @@
 //! - [`cohorts`]: the waiters of this process. [`contender`], [`bypass`]: its wait on disk.
 //! - [`possession`]: what this process has of the lock. [`loss`]: how it learns that it lost it.
 //! - [`request`]: what a caller asks for and gets. [`effects`]: what a step leaves to do.
-//! - [`tail`]: the last look at the queue. [`agenda`]: the timers. [`idle`]: lines without a use.
+//! - [`tail`]: the last look at the queue. [`agenda`]: the timers. [`idle`]: lines with open files.
 //! - [`holders`], [`observer`]: the status, seen from outside.
 //!
 //! # After a fork
@@ -182,7 +182,7 @@ impl Line {
                 path,
             ));
         }
-        self.with(|core| core.disk().check_kind()).0
+        self.with(|core| core.disk().check_kind())
     }
 
     /// Returns whether this line was created by the parent, before a fork.
@@ -192,27 +192,27 @@ impl Line {
 
     /// Returns the path of a permit's file.
     pub(crate) fn slot_path(&self, number: u32) -> PathBuf {
-        let (path, _) = self.with(|core| core.disk().slots().map(|it| it.path(number)));
+        let path = self.with(|core| core.disk().slots().map(|it| it.path(number)));
         path.unwrap_or_default()
     }
 
     /// Returns how many permits there are, as far as this process knows.
     pub(crate) fn limit(&self) -> u32 {
-        let (limit, _) = self.with(|core| core.disk().slots().map(Slots::limit));
+        let limit = self.with(|core| core.disk().slots().map(Slots::limit));
         limit.unwrap_or(0)
     }
 
     /// Returns how many permits there are, as the record says now.
     pub(crate) fn current_limit(&self) -> Result<u32> {
         self.refuse_foreign()?;
-        self.with(|core| core.disk().adopt_limit()).0?;
+        self.with(|core| core.disk().adopt_limit())?;
         Ok(self.limit())
     }
 
     /// Returns how many slots no process has locked.
     pub(crate) fn available(&self) -> Result<u32> {
         self.current_limit()?;
-        let (slots, _) = self.with(|core| core.slots_of_others());
+        let slots = self.with(|core| core.slots_of_others());
         let locks = Locks::new();
         let mut free = 0;
         for slot in slots {
@@ -234,23 +234,21 @@ impl Line {
     /// Records another number of permits, and wakes waiters.
     pub(crate) fn resize(&self, limit: u32, held: u32) -> Result<Resized> {
         self.refuse_foreign()?;
-        self.with(|core| core.resize(limit, held)).0
+        self.with(|core| core.resize(limit, held))
     }
 
     /// Fails if another limit is recorded.
     pub(crate) fn check_limit(&self, limit: u32) -> Result<()> {
-        self.with(|core| core.disk().check_limit(limit)).0
+        self.with(|core| core.disk().check_limit(limit))
     }
 
     /// Fails if the semaphore at this path has other slot files or another limit.
     fn check_slots(&self, theirs: Option<&Slots>) -> Result<()> {
         let Some(theirs) = theirs else { return Ok(()) };
-        let (same, limit) = self
-            .with(|core| {
-                let ours = core.disk().slots();
-                ours.map_or((false, 0), |it| (it.are_as(theirs), it.limit()))
-            })
-            .0;
+        let (same, limit) = self.with(|core| {
+            let ours = core.disk().slots();
+            ours.map_or((false, 0), |it| (it.are_as(theirs), it.limit()))
+        });
         let text = match same {
             true if limit == theirs.limit() => return Ok(()),
             true => format!(
@@ -277,39 +275,41 @@ impl Line {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs one step under the mutex, sets the timer, and does what the step leaves to do.
-    fn with<R>(&self, step: impl FnOnce(&mut Core) -> R) -> (R, Result<()>) {
+    /// Runs one step under the mutex, sets the timer, and does what the step leaves to do. If the
+    /// timer cannot be set, the next step sets it.
+    fn with<R>(&self, step: impl FnOnce(&mut Core) -> R) -> R {
+        self.with_timer(step, &mut Ok(()))
+    }
+
+    /// Does the same, and reports whether the timer could be set.
+    fn with_timer<R>(&self, step: impl FnOnce(&mut Core) -> R, armed: &mut Result<()>) -> R {
         let mut core = self.core();
         let result = step(&mut core);
-        let armed = self.arm(&mut core);
+        *armed = self.arm(&mut core);
         let deferred = core.take_effects();
-        let idle = core.begins_to_idle();
+        let keeps = core.begins_to_keep();
         drop(core);
-        if idle {
+        if keeps {
             idle::add(&self.this);
         }
         if self.observers.any() {
             self.observers.notify();
         }
         deferred.perform(&self.place.door);
-        (result, armed)
+        result
     }
 
     /// Runs a step, and once more if no descriptor was left and idle lines have given some back.
     fn with_room<R>(
         &self,
         mut step: impl FnMut(&mut Core) -> Result<R>,
-    ) -> (Result<R>, Result<()>) {
-        match self.with(&mut step) {
-            (Err(error), _) if idle::make_room(&error) => self.with(step),
-            other => other,
+        armed: &mut Result<()>,
+    ) -> Result<R> {
+        let result = self.with_timer(&mut step, armed);
+        match &result {
+            Err(error) if idle::make_room(error) => self.with_timer(step, armed),
+            _ => result,
         }
-    }
-
-    /// Runs a step that has no caller to report an error to. If its timer cannot be set, the next
-    /// step sets it.
-    fn act(&self, step: impl FnOnce(&mut Core)) {
-        let ((), _) = self.with(step);
     }
 
     fn arm(&self, core: &mut Core) -> Result<()> {
@@ -341,7 +341,8 @@ impl Line {
             now: asked.now(),
         };
         let enter = |core: &mut Core| core.enter(&request, &mut waker);
-        let (arrived, armed) = self.with_room(enter);
+        let mut armed = Ok(());
+        let arrived = self.with_room(enter, &mut armed);
         match (arrived?, armed) {
             (Arrived::Waiting(key), Err(error)) => {
                 self.cancel(key);
@@ -362,7 +363,7 @@ impl Line {
             quiet: false,
             now: Instant::now(),
         };
-        self.with_room(|core| core.try_enter(&request)).0
+        self.with_room(|core| core.try_enter(&request), &mut Ok(()))
     }
 
     pub(crate) fn closed(&self) -> Error {
@@ -374,17 +375,17 @@ impl Line {
             return Poll::Ready(Err(error));
         }
         // A task that was woken mostly has an offer, and then no waker is cloned.
-        let result = self.with(|core| core.poll(key, &mut None, now)).0;
+        let result = self.with(|core| core.poll(key, &mut None, now));
         if result.is_ready() {
             return result;
         }
         let mut waker = Some(SafeWaker::of(waker));
-        self.with(|core| core.poll(key, &mut waker, now)).0
+        self.with(|core| core.poll(key, &mut waker, now))
     }
 
     pub(crate) fn cancel(&self, key: Key) {
         if !self.is_foreign() {
-            self.act(|core| core.cancel(key));
+            self.with(|core| core.cancel(key));
         }
     }
 
@@ -394,20 +395,20 @@ impl Line {
         if self.is_foreign() {
             return self.refuse_foreign();
         }
-        self.with(|core| core.release(share, want, listens)).0
+        self.with(|core| core.release(share, want, listens))
     }
 
     /// Notes that the permits of one guard are now in two.
     pub(crate) fn split(&self) -> Result<()> {
         self.refuse_foreign()?;
-        self.act(|core| core.split());
+        self.with(|core| core.split());
         Ok(())
     }
 
     /// Notes that the permits of two guards are now in one.
     pub(crate) fn merge(&self) -> Result<()> {
         self.refuse_foreign()?;
-        self.act(|core| core.merge());
+        self.with(|core| core.merge());
         Ok(())
     }
 
@@ -419,13 +420,13 @@ impl Line {
     /// Turns the writer inside into a reader.
     pub(crate) fn downgrade(&self) -> Result<()> {
         self.refuse_foreign()?;
-        self.with(Core::downgrade).0
+        self.with(Core::downgrade)
     }
 
     /// Prepares a hold of this process to outlive its program.
     pub(crate) fn prepare_exec(&self) -> Result<Option<File>> {
         self.refuse_foreign()?;
-        self.with(Core::prepare_exec).0
+        self.with(Core::prepare_exec)
     }
 
     /// Deletes the spare files when the last handle goes. The drop of the line is too late for
@@ -434,7 +435,7 @@ impl Line {
     pub(crate) fn rest(self: &Arc<Self>) {
         // The caller has one reference, and that thread may have another.
         if !self.is_foreign() && Arc::strong_count(self) <= 2 {
-            self.act(Core::rest);
+            self.with(Core::rest);
         }
     }
 
@@ -442,18 +443,18 @@ impl Line {
     pub(crate) fn close(&self, closed: &Arc<AtomicBool>) {
         closed.store(true, Ordering::Release);
         if !self.is_foreign() {
-            self.act(|core| core.close(closed));
+            self.with(|core| core.close(closed));
         }
     }
 
     pub(crate) fn remove(&self, keep_crash: bool) -> Result<Cleared> {
         self.refuse_foreign()?;
-        self.with(|core| core.remove(keep_crash)).0
+        self.with(|core| core.remove(keep_crash))
     }
 
     pub(crate) fn is_locked(&self) -> Result<bool> {
         self.refuse_foreign()?;
-        self.with(|core| core.is_locked()).0
+        self.with(|core| core.is_locked())
     }
 
     pub(crate) fn status(&self) -> Result<Status> {
@@ -481,12 +482,12 @@ impl Line {
         if self.is_foreign() {
             return None;
         }
-        let (progress, _) = self.with(|core| core.progress(key));
+        let progress = self.with(|core| core.progress(key));
         Some(view::waiting(&self.place, self.kind, progress?))
     }
 
     pub(crate) fn is_held(&self, token: u64) -> bool {
-        !self.is_foreign() && self.with(|core| core.is_held(token)).0
+        !self.is_foreign() && self.with(|core| core.is_held(token))
     }
 
     /// Prepares [`Line::poll_lost`] for a guard that is out.
@@ -494,7 +495,7 @@ impl Line {
         if self.is_foreign() {
             return Arc::default();
         }
-        self.with(Core::watch_for_loss).0
+        self.with(Core::watch_for_loss)
     }
 
     pub(crate) fn poll_lost(
@@ -508,7 +509,7 @@ impl Line {
             None if self.is_foreign() => Poll::Pending,
             None => {
                 let mut waker = Some(SafeWaker::of(waker));
-                self.with(|core| core.poll_lost(latch, token, &mut waker)).0
+                self.with(|core| core.poll_lost(latch, token, &mut waker))
             }
         }
     }
@@ -521,29 +522,29 @@ impl Watcher for Line {
             Seen::Queue => {
                 self.flags.queue_changed();
                 if self.shareable.load(Ordering::SeqCst) && !self.is_foreign() {
-                    self.act(Core::share_if_wanted);
+                    self.with(Core::share_if_wanted);
                 }
                 if self.kind == Kind::Semaphore && !self.is_foreign() {
-                    self.act(Core::look_for_more);
+                    self.with(Core::look_for_more);
                 }
             }
             _ if self.is_foreign() => {}
             _ => {
-                self.act(|core| core.on_event(id));
-                self.act(Core::continue_entry);
+                self.with(|core| core.on_event(id));
+                self.with(Core::continue_entry);
             }
         }
     }
 
     fn after_events(&self) {
         if !self.is_foreign() {
-            self.act(Core::give_watch_back);
+            self.with(Core::give_watch_back);
         }
     }
 
     fn on_timer(&self) {
         if !self.is_foreign() {
-            self.act(Core::on_timer);
+            self.with(Core::on_timer);
         }
     }
 }

@@ -179,6 +179,11 @@ impl Tail {
         Ok(())
     }
 
+    /// Returns whether the queue directory is watched.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watch.is_some()
+    }
+
     /// Gives the watch back.
     pub(super) fn stop(&mut self, site: Site) {
         if let Some(id) = self.watch.take() {

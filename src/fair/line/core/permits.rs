@@ -83,7 +83,7 @@ impl Core {
         }
         step::at(Step::FastList);
         let own = self.own_tickets();
-        let line = self.disk.list(settings.bits)?;
+        let line = self.disk.list_if_changed(settings.bits)?;
         if line.iter().any(|it| !own.contains(it)) {
             return Ok(None);
         }
