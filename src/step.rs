@@ -104,7 +104,7 @@ mod hooks {
         true
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     #[inline(always)]
     pub(crate) fn inotify_allowed() -> std::io::Result<()> {
         Ok(())
@@ -226,7 +226,7 @@ mod hooks {
         std::env::var_os("STANCHION_NO_NAMELESS").is_none()
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn inotify_allowed() -> std::io::Result<()> {
         static NUMBER: OnceLock<Option<i32>> = OnceLock::new();
         let number = NUMBER.get_or_init(|| {
@@ -240,7 +240,7 @@ mod hooks {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use hooks::inotify_allowed;
 #[cfg(stanchion_test)]
 pub(crate) use hooks::rounds;

@@ -74,31 +74,31 @@ use crate::sys::fork::PerProcess;
 use crate::sys::host;
 use crate::sys::refusal::unsupported;
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod ends;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod inotify;
 pub(crate) mod lock_thread;
 pub(crate) mod loss_watcher;
 mod marks;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod reactor;
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[path = "watch/reactor_none.rs"]
 mod reactor;
 #[cfg(stanchion_test)]
 mod settled;
 pub(crate) mod ticket_thread;
 mod timers;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod unread;
 pub(crate) mod wait;
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 use inotify::Events;
 use marks::{Marks, Report};
 use reactor::{Guard, Reactor};
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 use timers::NoEvents as Events;
 
 /// What a watch is for. It tells the watcher what may have happened.
@@ -137,7 +137,7 @@ pub(crate) trait Watcher: Send + Sync {
 
     /// Is called after the tasks that the events have woken could run, if the reactor has read the
     /// events. For work that would delay them.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // There is no reactor.
+    #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))] // There is no reactor.
     fn after_events(&self) {}
 
     fn on_timer(&self);
@@ -535,7 +535,7 @@ impl Watch {
 
     /// Reads events on a worker of the runtime that the reactor belongs to. Returns the watchers
     /// that were called.
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     fn serve_in_task(&self) -> Vec<WatcherId> {
         let Some(source) = self.source.get() else {
             return Vec::new();
@@ -560,7 +560,7 @@ impl Watch {
     }
 
     /// Lets watchers do what they have put off.
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     fn finish(&self, called: Vec<WatcherId>) {
         for watcher_id in called {
             let watcher = self.table().watcher(watcher_id);
@@ -572,14 +572,14 @@ impl Watch {
     }
 
     /// Returns whether there are events of files to read.
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     fn is_unread(&self) -> bool {
         self.source.get().is_some_and(Source::is_unread)
     }
 
     /// Wakes the thread in time for a timer that was armed while the reactor called watchers. The
     /// thread, which uses the same mutexes, does not run beside these calls then.
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     fn set_deferred_timer(&self, source: &Source) {
         let mut table = self.table();
         let timer = table.next_timer();
@@ -802,10 +802,10 @@ mod tests {
     }
 
     /// Reports whether its watch is quiet while its flag is set.
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     struct Flag(&'static Watch, Mutex<Sender<bool>>);
 
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     impl Watcher for Flag {
         fn on_event(&self, _: WatchId) {
             let to = self.1.lock().expect("no panic");
@@ -815,7 +815,7 @@ mod tests {
         fn on_timer(&self) {}
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     #[test]
     #[allow(clippy::disallowed_methods)] // The test plays another process.
     fn it_is_not_quiet_before_the_flag_is_set() {

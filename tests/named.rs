@@ -446,7 +446,7 @@ fn p60_a_directory_that_vanishes_is_a_clear_error() {
 }
 
 /// Runs this on a thread without special rights.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 fn as_nobody(act: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -463,7 +463,7 @@ fn as_nobody(act: impl FnOnce() + Send) {
     });
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[test]
 fn p60_a_read_only_directory_is_a_clear_error() {
     let scratch = scratch();

@@ -1,6 +1,6 @@
 //! A program that has closed stdin, stdout or stderr gives the number to the next file that it
 //! opens. What it prints then goes into that file. No file of a lock may have such a number.
-#![cfg(target_os = "linux")]
+#![cfg(any(target_os = "linux", target_os = "android"))]
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::io::{BufRead, BufReader};

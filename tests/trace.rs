@@ -1,5 +1,5 @@
 //! The events for operators, with the feature `tracing`.
-#![cfg(all(feature = "tracing", target_os = "linux"))]
+#![cfg(all(feature = "tracing", any(target_os = "linux", target_os = "android")))]
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::io::Write;

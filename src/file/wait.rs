@@ -773,7 +773,7 @@ mod tests {
         assert!(wait.poll(Waker::noop()).is_ready());
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     #[test]
     fn lost_events_renew_the_watches() {
         let door = Door::new();

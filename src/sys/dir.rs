@@ -9,14 +9,17 @@ use super::flock;
 use super::fork::Private;
 use super::rights::Rights;
 
-#[cfg_attr(target_os = "linux", path = "dir/linux.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "dir/portable.rs")]
+#[cfg_attr(any(target_os = "linux", target_os = "android"), path = "dir/linux.rs")]
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    path = "dir/portable.rs"
+)]
 mod arm;
 
 pub(crate) use arm::{Dir, make_like, make_record, make_shared, make_shared_draft};
 
 /// The time of the last change of a directory.
-#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+#[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unchanged(i64, u32);
 

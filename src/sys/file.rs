@@ -22,9 +22,9 @@ pub(crate) use arm::{above_standard_streams, proc_path};
 pub(super) use arm::{create_new, open_directory};
 #[cfg(unix)]
 pub(super) use arm::{create_new_in, mode_bits, mode_of, refuse_irregular};
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use arm::{named_at, open_to_watch};
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) use arm::{open_existing_in, open_nameless_in};
 
 /// Lets a guard lend its open lock file, which its method `file()` returns.
@@ -167,19 +167,19 @@ pub(crate) fn is_marked(file: &File) -> io::Result<bool> {
 
 /// Returns the identity of what is at this path, and how many names it has. Returns `None` if
 /// nothing is there. Does not follow a final link.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
     Ok(arm::facts_at(path)?.map(|it| (it.id, it.names)))
 }
 
 /// Returns identity and mark of what is at this path.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn look_at(path: &Path) -> io::Result<Option<(FileId, bool)>> {
     Ok(arm::facts_at(path)?.map(|it| (it.id, it.marked)))
 }
 
 /// Returns `None`: nothing can be watched here.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn open_to_watch(_path: &Path) -> io::Result<Option<File>> {
     Ok(None)
 }

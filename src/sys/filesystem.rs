@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-#[cfg_attr(target_os = "linux", path = "filesystem/linux.rs")]
+#[cfg_attr(
+    any(target_os = "linux", target_os = "android"),
+    path = "filesystem/linux.rs"
+)]
 #[cfg_attr(
     any(target_os = "macos", target_os = "freebsd"),
     path = "filesystem/bsd.rs"
@@ -11,6 +14,7 @@ use std::path::Path;
 #[cfg_attr(
     not(any(
         target_os = "linux",
+        target_os = "android",
         target_os = "macos",
         target_os = "freebsd",
         windows
@@ -43,7 +47,12 @@ pub(crate) enum Locality {
     Unknown,
 }
 
-#[cfg(any(target_os = "linux", target_os = "macos", target_os = "freebsd"))]
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "macos",
+    target_os = "freebsd"
+))]
 impl FileSystem {
     /// Returns the file system of an open file.
     pub(crate) fn of(file: impl std::os::fd::AsFd) -> Self {
@@ -82,7 +91,7 @@ impl FileSystem {
     /// Returns whether the close of a file is an event. It is none if another machine serves the
     /// file system. Only Linux has such events.
     pub(crate) fn reports_closes(self) -> bool {
-        cfg!(target_os = "linux") && !self.has(NETWORK)
+        cfg!(any(target_os = "linux", target_os = "android")) && !self.has(NETWORK)
     }
 
     /// Returns whether the blocking lock call returns as soon as the lock is free. On a file system
@@ -98,7 +107,7 @@ impl FileSystem {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
 mod tests {
     use super::*;
 

@@ -1,10 +1,16 @@
 //! The kernel's list of file locks, which only Linux has.
 
-#[cfg_attr(target_os = "linux", path = "lock_table/linux.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "lock_table/none.rs")]
+#[cfg_attr(
+    any(target_os = "linux", target_os = "android"),
+    path = "lock_table/linux.rs"
+)]
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    path = "lock_table/none.rs"
+)]
 mod arm;
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) use arm::words_of;
 pub(crate) use arm::{LockTable, command_line, listed_pid};
 

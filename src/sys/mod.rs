@@ -47,8 +47,14 @@ pub(crate) mod refusal;
 pub(crate) mod spelling;
 pub(crate) mod wake_lock;
 
-#[cfg_attr(target_os = "linux", path = "host/linux.rs")]
-#[cfg_attr(all(unix, not(target_os = "linux")), path = "host/unix.rs")]
+#[cfg_attr(
+    any(target_os = "linux", target_os = "android"),
+    path = "host/linux.rs"
+)]
+#[cfg_attr(
+    all(unix, not(any(target_os = "linux", target_os = "android"))),
+    path = "host/unix.rs"
+)]
 #[cfg_attr(windows, path = "host/windows.rs")]
 pub(crate) mod host;
 

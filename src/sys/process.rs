@@ -7,11 +7,15 @@
     any(target_os = "macos", target_os = "freebsd"),
     path = "process/bsd.rs"
 )]
-#[cfg_attr(target_os = "linux", path = "process/linux.rs")]
+#[cfg_attr(
+    any(target_os = "linux", target_os = "android"),
+    path = "process/linux.rs"
+)]
 #[cfg_attr(windows, path = "process/windows.rs")]
 #[cfg_attr(
     not(any(
         target_os = "linux",
+        target_os = "android",
         target_os = "macos",
         target_os = "freebsd",
         windows
@@ -20,7 +24,7 @@
 )]
 mod arm;
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use arm::{command_line, open};
 
 /// Returns what became of the process with a pid.
@@ -73,7 +77,7 @@ pub(crate) enum Life {
 }
 
 /// Returns the command line of a process, for status. Only Linux tells.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn command_line(_pid: u32) -> Option<String> {
     None
 }
@@ -102,7 +106,12 @@ fn machine_digest(id: &[u8]) -> String {
 /// Returns the digest of the bytes that the kernel gave to this image of the process. The bytes
 /// themselves protect its stack.
 #[cfg_attr(
-    not(any(target_os = "linux", target_os = "macos", target_os = "freebsd")),
+    not(any(
+        target_os = "linux",
+        target_os = "android",
+        target_os = "macos",
+        target_os = "freebsd"
+    )),
     allow(dead_code)
 )]
 fn image_digest(value: &[u8]) -> String {
@@ -150,7 +159,10 @@ mod tests {
         };
         assert_ne!(birth.is_same(Facts::own().birth), Some(false));
         // No process has such a number. A platform that cannot tell says that one may.
-        assert!(has_ended(i32::MAX as u32 - 3) || cfg!(not(target_os = "linux")));
+        assert!(
+            has_ended(i32::MAX as u32 - 3)
+                || cfg!(not(any(target_os = "linux", target_os = "android")))
+        );
         assert!(!has_ended(0) && !has_ended(u32::MAX), "these are no pids");
     }
 }

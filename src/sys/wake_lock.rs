@@ -13,8 +13,14 @@
 //!
 //! Elsewhere a file ends with its ticket, and the thread waits for the lock of the file.
 
-#[cfg_attr(target_os = "linux", path = "wake_lock/linux.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "wake_lock/portable.rs")]
+#[cfg_attr(
+    any(target_os = "linux", target_os = "android"),
+    path = "wake_lock/linux.rs"
+)]
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    path = "wake_lock/portable.rs"
+)]
 mod arm;
 
 pub(crate) use arm::{release, take, wait};

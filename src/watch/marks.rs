@@ -211,7 +211,7 @@ impl Marks {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
 #[allow(clippy::disallowed_methods)] // The tests play the other processes.
 mod tests {
     use std::fs::File;

@@ -43,10 +43,10 @@ impl Timers {
 }
 
 /// The source of events on platforms that report no closes.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) enum NoEvents {}
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 impl NoEvents {
     pub(super) fn open() -> std::io::Result<Self> {
         Err(std::io::ErrorKind::Unsupported.into())

@@ -195,7 +195,7 @@ fn kill_leaves_the_lock_to_the_command(options: &[&str], everything: &[&str]) {
     let at_once = [everything, &["--no-wait"]].concat();
     end(&site, &at_once).expect(75, "busy");
     site.end_of(&["remove", "LOCK"]).expect(75, "in use");
-    if cfg!(target_os = "linux") {
+    if cfg!(any(target_os = "linux", target_os = "android")) {
         assert!(!look(&site).contains(r#""state":"free""#));
     }
     first.tell("go");
@@ -275,7 +275,7 @@ fn with_close_everything_dies_with_the_program() {
 }
 
 /// A daemon's copies of the descriptors must not swallow the closes that wake the next waiters.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[test]
 fn daemons_left_behind_hold_nothing_and_the_next_waiters_are_woken() {
     use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};

@@ -31,7 +31,7 @@ fn status_shows_every_kind() {
     );
     let table = site.start(&["status", "LOCK"]);
     let heading = table.line();
-    if cfg!(target_os = "linux") {
+    if cfg!(any(target_os = "linux", target_os = "android")) {
         assert_has(
             &line,
             &[
@@ -63,7 +63,7 @@ fn status_shows_every_kind() {
         &[r#""kind":"semaphore","limit":3"#, r#""waiters":[]"#],
     );
     let heading = site.start(&["status", "LOCK"]).line();
-    if cfg!(target_os = "linux") {
+    if cfg!(any(target_os = "linux", target_os = "android")) {
         assert_has(
             &line,
             &[
@@ -87,7 +87,7 @@ fn a_watch_follows_a_lock_from_kind_to_kind() {
     assert_eq!(site.end_of(&["remove", "LOCK"]), End::quiet(0));
     watch.line_with(r#""kind":null"#);
     let reader = inside(&site, READ);
-    if cfg!(target_os = "linux") {
+    if cfg!(any(target_os = "linux", target_os = "android")) {
         let line = watch.line_with(r#""shared_by":[{"#);
         assert_has(&line, &[r#""kind":"rwlock""#, r#""state":"shared""#]);
     }

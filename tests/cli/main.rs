@@ -16,7 +16,7 @@ mod kinds;
 mod kinds_look;
 mod look;
 mod methods;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod namespaces;
 #[cfg(feature = "postgres")]
 #[path = "../postgres/server.rs"]

@@ -175,7 +175,7 @@ fn flock_is_excluded_and_excludes() {
     foreign.expect("in");
     let busy = site.end_of(&["run", "--no-wait", "LOCK", "--", "true"]);
     busy.expect(75, "busy");
-    if cfg!(target_os = "linux") {
+    if cfg!(any(target_os = "linux", target_os = "android")) {
         busy.expect(75, ": held by pid ");
     }
     let waiting = site.run("echo second");

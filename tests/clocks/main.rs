@@ -8,7 +8,7 @@
 //!
 //! A test must give each waiter the opportunity to decide wrongly. So it waits until the watch
 //! thread of the waiter has polled often enough after the clocks were set.
-#![cfg(all(target_os = "linux", stanchion_test))]
+#![cfg(all(any(target_os = "linux", target_os = "android"), stanchion_test))]
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "../crew/skip.rs"]

@@ -15,10 +15,10 @@ mod any;
 mod cancellation;
 mod claim;
 mod counting;
-#[cfg(all(target_os = "linux", stanchion_test))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), stanchion_test))]
 #[path = "../crew/mod.rs"]
 mod crew;
-#[cfg(all(target_os = "linux", stanchion_test))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), stanchion_test))]
 mod events;
 mod exclusion;
 mod fifo;
@@ -198,7 +198,7 @@ mod in_a_database {
     conforms!(postgres_semaphore, super::InDatabase<super::OnePermit<super::PgSemaphore>>, with a line in postgres_semaphore_line);
 }
 
-#[cfg(all(target_os = "linux", stanchion_test))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), stanchion_test))]
 #[test]
 #[ignore = "a child program"]
 fn child() {

@@ -335,7 +335,7 @@ fn file_names(directory: &Path) -> BTreeSet<String> {
 /// The targets of this process's descriptors. Only Linux tells.
 pub(crate) fn open_files() -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/proc/self/fd");
-    assert!(entries.is_ok() || !cfg!(target_os = "linux"));
+    assert!(entries.is_ok() || !cfg!(any(target_os = "linux", target_os = "android")));
     entries
         .into_iter()
         .flatten()

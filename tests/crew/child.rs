@@ -117,7 +117,7 @@ pub(crate) fn count(what: &str) {
 #[allow(unsafe_code)]
 fn become_user() {
     if let Ok(umask) = std::env::var("CREW_UMASK") {
-        let bits = u32::from_str_radix(&umask, 8).expect("an octal number");
+        let bits = rustix::fs::RawMode::from_str_radix(&umask, 8).expect("an octal number");
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(bits));
     }
     if let Ok(most) = std::env::var("CREW_FILES") {

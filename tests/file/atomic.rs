@@ -446,7 +446,7 @@ fn only_the_dead_are_cleared_away() {
 
 /// The group bits of a file with an access list are its mask. Used as bits of the group they would
 /// open the new file to it.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[test]
 fn p58_it_keeps_the_access_list() {
     const ACCESS: &str = "system.posix_acl_access";

@@ -1,7 +1,7 @@
 //! Locks that exist as a name, among real processes: takeover of a stale lock, deaths between any
 //! two steps, stopped holders, foreign records. On Linux, where a process can be proved to be gone.
 
-#![cfg(target_os = "linux")]
+#![cfg(any(target_os = "linux", target_os = "android"))]
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "../crew/skip.rs"]

@@ -7,12 +7,12 @@
 #[macro_use]
 mod skip;
 
-#[cfg(target_os = "linux")] // It calls GNU `cp`.
+#[cfg(any(target_os = "linux", target_os = "android"))] // It calls GNU `cp`.
 mod copies;
 mod crash;
 #[path = "../crew/mod.rs"]
 mod crew;
-#[cfg(all(target_os = "linux", stanchion_test))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), stanchion_test))]
 mod deaf;
 #[cfg(unix)]
 mod files;

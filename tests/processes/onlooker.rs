@@ -36,7 +36,7 @@ fn next(
     })
 }
 
-#[cfg(target_os = "linux")] // Other platforms do not name waiters.
+#[cfg(any(target_os = "linux", target_os = "android"))] // Other platforms do not name waiters.
 #[test]
 fn the_queue_is_named_from_outside() {
     everywhere(|mut crew| {
@@ -91,7 +91,7 @@ fn changes_follow_the_queue() {
         });
         // The death of a waiter, which causes no event. Only Linux shows it at once.
         crew.kill(third);
-        if cfg!(target_os = "linux") {
+        if cfg!(any(target_os = "linux", target_os = "android")) {
             next(&runtime, &mut changes, |it| it.waiters.is_empty());
         }
         crew.release(waiter, 1);
@@ -99,7 +99,7 @@ fn changes_follow_the_queue() {
     });
 }
 
-#[cfg(target_os = "linux")] // The kernel counts wake-ups.
+#[cfg(any(target_os = "linux", target_os = "android"))] // The kernel counts wake-ups.
 #[test]
 fn an_observer_wakes_no_process_and_leaves_nothing() {
     everywhere(|mut crew| {

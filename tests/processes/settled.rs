@@ -11,7 +11,7 @@
 use super::{Crew, Held};
 use crate::crew::{Who, until, until_ok};
 
-const HAS_EVENTS: bool = cfg!(target_os = "linux");
+const HAS_EVENTS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 impl Crew {
     /// Waits until nothing but an event can wake any member.

@@ -189,7 +189,7 @@ fn p59_a_lock_that_its_last_user_removes() {
     });
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[test]
 fn p62_a_storm_leaves_nothing_open() {
     everywhere(|mut crew| {

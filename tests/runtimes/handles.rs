@@ -335,7 +335,7 @@ mod status {
     }
 
     /// As the kernel's list of locks names it.
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     #[test]
     fn it_names_an_outsider_apart() {
         let place = Place::new();
@@ -400,7 +400,7 @@ mod status {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod descriptors {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     use stanchion::{FifoGuard, FifoLock};
@@ -558,7 +558,7 @@ mod stats {
 }
 
 /// Returns how many of the files in a lock's directories this process watches.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 fn watched(place: &Place) -> usize {
     use std::os::unix::fs::MetadataExt;
     let entries = [place.directory().to_path_buf(), place.queue()].map(std::fs::read_dir);
@@ -575,7 +575,7 @@ fn watched(place: &Place) -> usize {
     inodes.iter().filter(|it| watch(it)).count()
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[test]
 fn p62_an_observer_ends_its_watches() {
     let place = Place::new();

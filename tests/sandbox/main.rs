@@ -4,7 +4,7 @@
 //! Three processes install a seccomp filter that refuses one call, or a few related calls. Then
 //! they use each kind of lock: contended and in order, after a death, and an `AtomicFile`.
 //! [`Cell::expects`] has the expected result of each cell.
-#![cfg(target_os = "linux")]
+#![cfg(any(target_os = "linux", target_os = "android"))]
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 use std::os::unix::process::CommandExt;

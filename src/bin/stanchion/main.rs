@@ -15,8 +15,11 @@ mod lock;
 mod method;
 mod options;
 #[cfg(unix)]
-#[cfg_attr(target_os = "linux", path = "orphans.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "orphans_none.rs")]
+#[cfg_attr(any(target_os = "linux", target_os = "android"), path = "orphans.rs")]
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    path = "orphans_none.rs"
+)]
 mod orphans;
 mod picture;
 mod place;

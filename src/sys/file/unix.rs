@@ -155,7 +155,7 @@ pub(crate) fn announce(file: &File) {
 
 /// Opens a lock file in an open directory, if there is one. `path` is its path, for the error
 /// message.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(in crate::sys) fn open_existing_in(
     directory: &File,
     name: &str,
@@ -173,7 +173,7 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
 
 /// Returns a descriptor to watch a file. It does not open the file, so neither this call nor its
 /// close is an event.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn open_to_watch(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags, Mode::empty()).and_then(above_standard_streams) {
@@ -224,7 +224,7 @@ pub(in crate::sys) fn create_new_in(
 }
 
 /// Creates a file without a name. It is gone at the latest when its process dies.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(in crate::sys) fn open_nameless_in(
     directory: impl AsOpen,
     name: impl rustix::path::Arg,
@@ -270,7 +270,7 @@ fn plain(error: Errno, path: &Path) -> io::Error {
 
 /// Returns the identity of what is at this path, and how many names it has. Returns `None` if
 /// nothing is there. Does not follow a final link.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
     match look_up(path) {
         Ok(found) => Ok(Some(found)),
@@ -281,7 +281,7 @@ pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
 
 /// Looks up identity and number of names only. A request for the times as well would make the next
 /// write to the file more expensive: since Linux 6.13 it must then store a new time.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 fn look_up(path: &Path) -> rustix::io::Result<(FileId, u64)> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
     let flags = StatxFlags::INO | StatxFlags::NLINK;
@@ -308,7 +308,7 @@ fn names_in(stat: &Stat) -> u64 {
 }
 
 /// Returns what is at this path, or `None` if nothing is.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn facts_at(path: &Path) -> io::Result<Option<Facts>> {
     match lstat(path) {
         Ok(stat) => Ok(Some(Facts::from(&stat))),

@@ -10,14 +10,14 @@ use std::os::fd::OwnedFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, fstat};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open, test_kill_process};
+use rustix::process::{Pid, test_kill_process};
 
 use super::{Birth, Facts, Life, image_digest, machine_digest};
 use crate::sys::file::above_standard_streams;
 use crate::sys::filesystem::FileSystem;
 
 /// `PIDFD_GET_PID_NAMESPACE`, since Linux 6.11.
-const GET_PID_NAMESPACE: libc::c_ulong = 0xff05;
+const GET_PID_NAMESPACE: libc::Ioctl = 0xff05;
 
 /// `/proc/self/ns/time` in the initial time namespace.
 const INITIAL_TIME: &str = "time:[4026531834]";
@@ -137,11 +137,22 @@ pub(crate) fn command_line(pid: u32) -> Option<String> {
 
 fn open_pidfd(pid: u32) -> std::io::Result<Option<OwnedFd>> {
     let number = number(pid).ok_or(std::io::ErrorKind::InvalidInput)?;
-    match pidfd_open(number, PidfdFlags::empty()).and_then(above_standard_streams) {
+    match pidfd_open(number).and_then(above_standard_streams) {
         Ok(process) => Ok(Some(process)),
         Err(Errno::SRCH) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+#[cfg(target_os = "linux")]
+fn pidfd_open(pid: Pid) -> rustix::io::Result<OwnedFd> {
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+}
+
+/// `rustix` has no such call for Android. It is as new as Linux 5.3, and sandboxes refuse it.
+#[cfg(target_os = "android")]
+fn pidfd_open(_: Pid) -> rustix::io::Result<OwnedFd> {
+    Err(Errno::NOSYS)
 }
 
 fn number(pid: u32) -> Option<Pid> {

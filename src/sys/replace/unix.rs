@@ -16,7 +16,7 @@ use super::rights::Rights;
 
 /// Opens a file without a name in this directory. It is gone at the latest when its process dies.
 /// Returns `None` if there are no such files.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn open_nameless(directory: &Path, mode: u32) -> io::Result<Option<File>> {
     match super::file::open_nameless_in(CWD, directory, mode & 0o777) {
         Ok(file) => Ok(Some(file)),
@@ -26,7 +26,7 @@ pub(crate) fn open_nameless(directory: &Path, mode: u32) -> io::Result<Option<Fi
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn open_nameless(_directory: &Path, _mode: u32) -> io::Result<Option<File>> {
     Ok(None)
 }
@@ -88,12 +88,12 @@ fn link(from: &Path, to: &Path) -> rustix::io::Result<()> {
 }
 
 /// Renames, if there are no links at all. This is one step too, and never replaces a file.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 fn move_unless_there(from: &Path, to: &Path) -> rustix::io::Result<()> {
     rustix::fs::renameat_with(CWD, from, CWD, to, rustix::fs::RenameFlags::NOREPLACE)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn move_unless_there(_from: &Path, _to: &Path) -> rustix::io::Result<()> {
     Err(Errno::OPNOTSUPP)
 }

@@ -19,7 +19,7 @@
 //! [`Rights::without_list`].
 
 // Elsewhere there are no access lists, and nothing is given away.
-#![cfg_attr(not(target_os = "linux"), allow(dead_code))]
+#![cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
 
 use std::fs::File;
 use std::io;
@@ -29,14 +29,14 @@ use rustix::fs::{Gid, Stat, Uid, fchown, fstat};
 use super::file::mode_of;
 use super::refusal;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[path = "bits.rs"]
 mod bits;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[path = "list.rs"]
 mod list;
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) use list::name_of;
 
 const READ: u32 = 4;
@@ -399,7 +399,7 @@ mod tests {
         assert_eq!(model.of_directory().mode(), 0o770);
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     #[test]
     fn p58_a_list_is_read_back_and_rubbish_gives_nobody_a_right() {
         let model = named(
