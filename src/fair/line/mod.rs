@@ -602,7 +602,7 @@ mod tests {
         second.leave().expect("unlocked");
         assert_eq!(probe(), Probed::Free);
         // This process collects.
-        let (gathered, _) = line.with(|core| {
+        let gathered = line.with(|core| {
             let slots = core.disk().slots_mut().expect("it has slots");
             slots.gather(1, None)
         });
