@@ -8,11 +8,11 @@
 //! | `stanchion_wait_seconds` | histogram | seconds | `backend` | from the first poll to the grant. A grant at the first poll counts as 0 |
 //! | `stanchion_hold_seconds` | histogram | seconds | `backend` | from the grant to the end of the release, or to the loss |
 //! | `stanchion_timeouts_total` | counter | waits | `backend` | waits that ended with [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) |
-//! | `stanchion_losses_total` | counter | guards | `backend`, `reason` | holds that were lost, see [`Loss`](crate::Loss) |
+//! | `stanchion_losses_total` | counter | guards | `backend`, `reason` | holds that were lost, see [`Loss`] |
 //!
 //! - `backend` is `file` for all locks on files, `mem`, `redis`, `postgres`, or the word in the
-//!   [`Address`](crate::backend::Address) of a backend of your own.
-//! - `reason` is the name of the [`Loss`](crate::Loss) in lower case, such as `expired`, or
+//!   [`Address`] of a backend of your own.
+//! - `reason` is the name of the [`Loss`] in lower case, such as `expired`, or
 //!   `unknown`.
 //! - `name` is a further label of all six. It is off by default, because each name is a time series
 //!   of its own: [`label_names`].

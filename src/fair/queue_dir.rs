@@ -242,20 +242,25 @@ impl QueueDir {
         self.take(mode, words, false)
     }
 
-    /// Reaps the last ticket if its number is above the clock and its owner is dead. Such a ticket
-    /// was taken in the same nanosecond, or is a stray file that would raise all later numbers.
+    /// Reaps the last tickets if their numbers are above the clock and their owners are dead. Such a
+    /// ticket is from before a restart of the machine, was taken in the same nanosecond, or is a
+    /// stray file. It would raise all later numbers. Returns whether one is gone.
     fn clear_ahead_of_clock(&self) -> Result<bool> {
-        let Some(last) = self.tickets.last().copied() else {
-            return Ok(false);
-        };
-        if last.number <= host::monotonic_ns() {
-            return Ok(false);
+        let clock = host::monotonic_ns();
+        let ahead = |it: &&Ticket| it.number > clock;
+        let mut cleared = false;
+        for last in self.tickets.iter().rev().take_while(ahead) {
+            let gone = match self.open_other(*last)? {
+                Other::Open(file) => self.reap_if_dead(*last, &file)?,
+                Other::Gone => true,
+                Other::Denied => false,
+            };
+            if !gone {
+                break;
+            }
+            cleared = true;
         }
-        match self.open_other(last)? {
-            Other::Open(file) => self.reap_if_dead(last, &file),
-            Other::Gone => Ok(true),
-            Other::Denied => Ok(false),
-        }
+        Ok(cleared)
     }
 
     fn create(&mut self, ticket: Ticket, words: Option<&Arc<str>>) -> Result<Created> {
@@ -540,17 +545,28 @@ impl OwnTicket {
 mod tests {
     use super::*;
 
-    #[cfg(unix)]
-    #[test]
-    #[allow(clippy::disallowed_methods)] // It looks at what is there.
-    fn p62_the_files_of_two_tickets_are_kept_and_used_again() {
+    /// Makes the empty queue of a lock file in a directory of its own.
+    #[allow(clippy::disallowed_methods)] // Makes the lock file.
+    fn queue() -> (tempfile::TempDir, PathBuf, impl Fn() -> QueueDir) {
         let place = tempfile::tempdir().expect("a directory");
         let door = place.path().join("it.lock");
         std::fs::write(&door, "").expect("a lock file");
         let path = place.path().join("it.lock.queue");
         Dir::create(&path, &door).expect("a queue");
-        let open = || QueueDir::open_existing(&path, &door).expect("opened");
-        let mut queue = open().expect("there");
+        let queue = path.clone();
+        let open = move || {
+            let opened = QueueDir::open_existing(&queue, &door).expect("opened");
+            opened.expect("there")
+        };
+        (place, path, open)
+    }
+
+    #[cfg(unix)]
+    #[test]
+    #[allow(clippy::disallowed_methods)] // It looks at what is there.
+    fn p62_the_files_of_two_tickets_are_kept_and_used_again() {
+        let (_place, path, open) = queue();
+        let mut queue = open();
         let take = |queue: &mut QueueDir| {
             let taken = queue.take(Mode::Exclusive, None, false);
             taken.expect("no error").expect("a ticket")
@@ -577,7 +593,7 @@ mod tests {
         assert_eq!(there().count(), 2);
         // The process dies, and the next one uses what is left.
         drop(queue);
-        let mut queue = open().expect("there");
+        let mut queue = open();
         let next = take(&mut queue);
         assert!(names.contains(&spare::name_of(next.file.id)));
         queue.give_up(next).expect("given up");
@@ -586,18 +602,28 @@ mod tests {
         assert_eq!(there().count(), 0);
     }
 
+    /// The machine has restarted, and its monotonic clock with it.
+    #[test]
+    #[allow(clippy::disallowed_methods)] // Plays the processes that died with the machine.
+    fn p13_any_number_of_dead_tickets_ahead_of_the_clock_are_reaped() {
+        let (_place, path, open) = queue();
+        let first = host::monotonic_ns() + 1_000_000_000_000;
+        for number in first..first + TRIES as u64 + 1 {
+            let name = Ticket::exclusive(number).name();
+            std::fs::write(path.join(name), "").expect("a ticket");
+        }
+        let mut queue = open();
+        let taken = queue.take(Mode::Exclusive, None, false).expect("no error");
+        assert!(taken.expect("a ticket").ticket.number < first);
+        assert_eq!(queue.list().expect("no error").expect("there").len(), 1);
+    }
+
     /// The lock was removed while this process had its directory open.
     #[test]
     #[allow(clippy::disallowed_methods)] // Plays the process that removes the lock.
     fn p38_nothing_is_made_in_a_queue_that_has_been_removed() {
-        let place = tempfile::tempdir().expect("a directory");
-        let door = place.path().join("it.lock");
-        std::fs::write(&door, "").expect("a lock file");
-        let path = place.path().join("it.lock.queue");
-        Dir::create(&path, &door).expect("a queue");
-        let mut queue = QueueDir::open_existing(&path, &door)
-            .expect("opened")
-            .expect("there");
+        let (_place, path, open) = queue();
+        let mut queue = open();
         std::fs::remove_dir(&path).expect("removed");
         let taken = queue.take(Mode::Exclusive, None, true);
         assert!(taken.expect("no error").is_none(), "a ticket");

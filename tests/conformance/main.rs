@@ -29,9 +29,9 @@ mod one_permit;
 mod order;
 mod ownership;
 mod pid;
-#[cfg(feature = "postgres")]
+#[cfg(all(unix, feature = "postgres"))]
 mod postgres;
-#[cfg(feature = "postgres")]
+#[cfg(all(unix, feature = "postgres"))]
 #[path = "../postgres/server.rs"]
 mod postgres_server;
 #[cfg(feature = "redis")]
@@ -185,7 +185,7 @@ mod on_a_server {
     conforms!(redis_semaphore, super::OnServer<super::OnePermit<super::RedisSemaphore>>, with a line in redis_semaphore_line);
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(all(unix, feature = "postgres"))]
 mod in_a_database {
     use crate::postgres::InDatabase;
     use stanchion::postgres::{PgLock, PgRwLock, PgSemaphore};

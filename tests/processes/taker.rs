@@ -282,7 +282,7 @@ fn spawn() {
 
 /// The file mode mask, read by setting it twice.
 #[cfg(unix)]
-fn umask() -> u32 {
+fn umask() -> rustix::fs::RawMode {
     let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o77));
     rustix::process::umask(mask);
     mask.bits()
