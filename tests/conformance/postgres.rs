@@ -13,7 +13,7 @@ use stanchion::postgres::{PgClient, PgLock, PgRwLock, PgSemaphore};
 use crate::one_permit::OnePermit;
 use crate::postgres_server::Server;
 use crate::subject::Subject;
-use crate::support::WINDOW;
+use crate::support::{SAFETY, WINDOW};
 
 /// Long enough that nothing is renewed during a test, so no wake-up comes from a renewal.
 const LONG: Duration = Duration::from_secs(3600);
@@ -63,6 +63,7 @@ pub(crate) struct InDatabase<L> {
 impl<L> InDatabase<L> {
     fn client(&self, patience: Duration, url: &str) -> PgClient {
         let options = PgClient::options().lease(LONG).patience(patience);
+        let options = options.response_timeout(SAFETY);
         let options = options
             .claim_window(WINDOW)
             .install(true)

@@ -10,7 +10,7 @@ use stanchion::redis::{RedisClient, RedisLock, RedisRwLock, RedisSemaphore};
 use crate::one_permit::OnePermit;
 use crate::server::Server;
 use crate::subject::Subject;
-use crate::support::WINDOW;
+use crate::support::{SAFETY, WINDOW};
 
 /// Long enough that nothing is renewed during a test, so no wake-up comes from a renewal.
 const LONG: Duration = Duration::from_secs(3600);
@@ -49,6 +49,7 @@ impl<L> OnServer<L> {
             .client_name(NAME)
             .lease(LONG)
             .claim_window(WINDOW)
+            .response_timeout(SAFETY)
             .patience(patience);
         futures::executor::block_on(options.connect(url)).expect("a client")
     }
