@@ -4,7 +4,6 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use rustix::process::{Pid, Signal, kill_process};
 use stanchion::{FifoKind, FifoLock, FifoRwLock, FifoSemaphore, Status};
 
 use crate::crew::until;
@@ -279,6 +278,7 @@ fn with_close_everything_dies_with_the_program() {
 #[test]
 fn daemons_left_behind_hold_nothing_and_the_next_waiters_are_woken() {
     use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+    use rustix::process::{Pid, Signal, kill_process};
 
     for options in [READ, &["--permits", "2", "--of", "2"]] {
         let site = Site::new();

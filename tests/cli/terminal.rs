@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
@@ -27,8 +28,10 @@ impl Terminal {
     /// `None` without `setsid`, which starts a program on the terminal.
     fn new() -> Option<(Self, File)> {
         crate::skip::program("setsid")?;
-        let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC);
+        let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY);
         let user: OwnedFd = user.expect("a terminal");
+        // On macOS, `openpt` cannot do this.
+        fcntl_setfd(&user, FdFlags::CLOEXEC).expect("a flag");
         grantpt(&user).expect("a terminal");
         unlockpt(&user).expect("a terminal");
         let name = ptsname(&user, Vec::new()).expect("its name");

@@ -98,12 +98,14 @@ fn p54_p33_something_else_is_where_a_slot_should_be() {
 }
 
 /// In one step, so that no process can make the slot again in between.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 fn exchange(one: &Path, other: &Path) {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).expect("exchanged");
 }
 
 /// The slot becomes unusable while a waiter is behind it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[test]
 fn p54_a_wait_that_meets_an_obstacle_fails_and_the_next_one_continues() {
     for obstacle in OBSTACLES {

@@ -1,5 +1,5 @@
-//! The locks in a Postgres database. Each test has its own server.
-
+//! The locks in a Postgres database. Each test has its own server, which is a program of Unix.
+#![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // Tests may do what the crate must not do.
 
 #[path = "../crew/skip.rs"]
