@@ -8,6 +8,7 @@
 #[macro_use]
 mod skip;
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[path = "processes/acl.rs"]
 mod acl;
 #[path = "processes/at_the_limit.rs"]
