@@ -99,8 +99,20 @@ fn assert_refused(home: &Path, path: &Path, kind: ErrorKind, words: &str) {
     assert_eq!(snapshot(home), before, "something was touched");
 }
 
-fn mknod(path: &Path, kind: rustix::fs::FileType, device: u64) -> bool {
+#[cfg(not(target_vendor = "apple"))]
+fn mknod(path: &Path, kind: rustix::fs::FileType, device: rustix::fs::Dev) -> bool {
     rustix::fs::mknodat(rustix::fs::CWD, path, kind, 0o666.into(), device).is_ok()
+}
+
+/// Rustix has no `mknodat` there.
+#[cfg(target_vendor = "apple")]
+fn mknod(path: &Path, kind: rustix::fs::FileType, _: rustix::fs::Dev) -> bool {
+    let mut fifo = std::process::Command::new("mkfifo");
+    match kind {
+        rustix::fs::FileType::Fifo => fifo.arg(path).status().is_ok_and(|it| it.success()),
+        rustix::fs::FileType::Socket => std::os::unix::net::UnixListener::bind(path).is_ok(),
+        _ => false,
+    }
 }
 
 #[test]

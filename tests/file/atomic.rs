@@ -13,7 +13,7 @@ use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use crate::crew::child::{path, say, variable};
 #[cfg(stanchion_test)]
 use crate::crew::{last_words, program};
-use crate::skip::{skip, success};
+use crate::skip::success;
 use crate::support::{Place, eventually, in_runtime, kind_of};
 
 const OLD: &str = "the old content, whole";
@@ -471,7 +471,7 @@ fn p58_it_keeps_the_access_list() {
         bytes.extend(u32::to_le_bytes(id));
     }
     match rustix::fs::setxattr(&path, ACCESS, &bytes, rustix::fs::XattrFlags::empty()) {
-        Err(rustix::io::Errno::NOTSUP) => need!(skip::<()>("no access lists")),
+        Err(rustix::io::Errno::NOTSUP) => need!(crate::skip::skip::<()>("no access lists")),
         set => set.expect("an access list"),
     }
     let root = rustix::process::geteuid().is_root();
