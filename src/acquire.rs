@@ -1,9 +1,9 @@
 //! The acquire state: one future for every lock of every backend.
 //!
 //! A backend implements [`Pending`]: it asks for the lock and waits, and knows nothing of deadlines
-//! or guards. [`Attempt`] drives it, measures the wait, counts it and makes the guard. [`Acquire`] adds a time
-//! limit, progress reports, and the ways to wait: as a future, on a thread ([`Acquire::block`]), and
-//! around a body ([`Acquire::run`]).
+//! or guards. [`Attempt`] drives it, measures the wait, counts it and makes the guard. [`Acquire`]
+//! adds a time limit, progress reports, and the ways to wait: as a future, on a thread
+//! ([`Acquire::block`]), and around a body ([`Acquire::run`]).
 //!
 //! # Invariants
 //!

@@ -311,15 +311,15 @@ pub(crate) struct Inspection {
 impl Inspection {
     /// Returns whether a later answer shows another state of the lock.
     pub(super) fn has_become(&self, later: &Self) -> bool {
-        let members = |it: &Self| [it.holders.clone(), it.waiters.clone()].concat();
-        let (before, after) = (members(self), members(later));
-        let same = |(before, after): (&Member, &Member)| before.is_later(after);
+        let same = |before: &[Member], after: &[Member]| {
+            let mut pairs = before.iter().zip(after);
+            before.len() == after.len() && pairs.all(|(before, after)| before.is_later(after))
+        };
         self.last_token != later.last_token
             || self.limit != later.limit
             || self.doubt != later.doubt
-            || self.holders.len() != later.holders.len()
-            || before.len() != after.len()
-            || !before.iter().zip(&after).all(same)
+            || !same(&self.holders, &later.holders)
+            || !same(&self.waiters, &later.waiters)
     }
 }
 
@@ -351,12 +351,18 @@ pub(crate) struct Member {
 impl Member {
     /// Returns whether `other` can be this holder or waiter at a later time.
     fn is_later(&self, other: &Self) -> bool {
-        let age = self.age;
-        let then = Self {
+        let Self {
+            shares,
+            is_exclusive,
+            inbox,
+            pid,
+            host,
+            label,
             age,
-            ..other.clone()
-        };
-        *self == then && age <= other.age
+        } = self;
+        (shares, is_exclusive, pid) == (&other.shares, &other.is_exclusive, &other.pid)
+            && (inbox, host, label) == (&other.inbox, &other.host, &other.label)
+            && *age <= other.age
     }
 
     /// Returns the owner, at the time `now` of this host.

@@ -278,14 +278,14 @@ impl Line {
     /// Runs one step under the mutex, sets the timer, and does what the step leaves to do. If the
     /// timer cannot be set, the next step sets it.
     fn with<R>(&self, step: impl FnOnce(&mut Core) -> R) -> R {
-        self.with_timer(step, &mut Ok(()))
+        self.with_timer(step).0
     }
 
     /// Does the same, and reports whether the timer could be set.
-    fn with_timer<R>(&self, step: impl FnOnce(&mut Core) -> R, armed: &mut Result<()>) -> R {
+    fn with_timer<R>(&self, step: impl FnOnce(&mut Core) -> R) -> (R, Result<()>) {
         let mut core = self.core();
         let result = step(&mut core);
-        *armed = self.arm(&mut core);
+        let armed = self.arm(&mut core);
         let deferred = core.take_effects();
         let keeps = core.begins_to_keep();
         drop(core);
@@ -296,19 +296,17 @@ impl Line {
             self.observers.notify();
         }
         deferred.perform(&self.place.door);
-        result
+        (result, armed)
     }
 
     /// Runs a step, and once more if no descriptor was left and idle lines have given some back.
     fn with_room<R>(
         &self,
         mut step: impl FnMut(&mut Core) -> Result<R>,
-        armed: &mut Result<()>,
-    ) -> Result<R> {
-        let result = self.with_timer(&mut step, armed);
-        match &result {
-            Err(error) if idle::make_room(error) => self.with_timer(step, armed),
-            _ => result,
+    ) -> (Result<R>, Result<()>) {
+        match self.with_timer(&mut step) {
+            (Err(error), _) if idle::make_room(&error) => self.with_timer(step),
+            other => other,
         }
     }
 
@@ -341,8 +339,7 @@ impl Line {
             now: asked.now(),
         };
         let enter = |core: &mut Core| core.enter(&request, &mut waker);
-        let mut armed = Ok(());
-        let arrived = self.with_room(enter, &mut armed);
+        let (arrived, armed) = self.with_room(enter);
         match (arrived?, armed) {
             (Arrived::Waiting(key), Err(error)) => {
                 self.cancel(key);
@@ -363,7 +360,7 @@ impl Line {
             quiet: false,
             now: Instant::now(),
         };
-        self.with_room(|core| core.try_enter(&request), &mut Ok(()))
+        self.with_room(|core| core.try_enter(&request)).0
     }
 
     pub(crate) fn closed(&self) -> Error {
