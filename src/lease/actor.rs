@@ -309,11 +309,23 @@ impl Actor {
         }
     }
 
-    fn fail(&mut self, id: &str, error: Error) {
-        if let Some(entry) = self.entries.get(id) {
-            entry.session.end(Outcome::Failed(error));
-            self.forget(id);
+    /// Ends a wait without a grant. It leaves like a dropped one if the server may have it: an
+    /// earlier request may have been received, although its answer did not arrive in time.
+    fn finish(&mut self, id: &str, outcome: Outcome) {
+        let Some(entry) = self.entries.get(id) else {
+            return;
+        };
+        let session = entry.session.clone();
+        let in_doubt = entry.queued || entry.mute_since.is_some();
+        session.end(outcome);
+        match in_doubt {
+            true => self.leave(&session, None),
+            false => self.forget(id),
         }
+    }
+
+    fn fail(&mut self, id: &str, error: Error) {
+        self.finish(id, Outcome::Failed(error));
     }
 
     fn fail_with(&mut self, id: &str, failure: Failure) {

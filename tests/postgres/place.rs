@@ -46,6 +46,15 @@ pub(crate) fn cut(server: &Server, connection: usize) {
     assert_eq!(server.ask(&sql), "1");
 }
 
+/// Calls this while the server receives requests, but runs and answers none.
+pub(crate) fn unanswered<T>(server: &Server, body: impl FnOnce() -> T) -> T {
+    let session = server.session();
+    session.ask("BEGIN; LOCK TABLE stanchion.locks");
+    let result = body();
+    session.ask("ROLLBACK");
+    result
+}
+
 /// A number in a table, which is read and written without a transaction.
 pub(crate) struct Number(tokio_postgres::Client);
 

@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
+use rustix::process::Signal;
 pub(crate) use stanchion::redis::{
     OnDisconnect, Options, RedisClient as Client, RedisGuard as Guard,
 };
@@ -55,6 +56,14 @@ pub(crate) const CONNECTIONS: usize = 1;
 /// Ends the connection of the client.
 pub(crate) fn cut(server: &Server, _: usize) {
     server.ask::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+}
+
+/// Calls this while the server receives requests, but runs and answers none.
+pub(crate) fn unanswered<T>(server: &Server, body: impl FnOnce() -> T) -> T {
+    server.signal(Signal::STOP);
+    let result = body();
+    server.signal(Signal::CONT);
+    result
 }
 
 /// A number under a key, which is read and written in two commands.

@@ -58,6 +58,22 @@ fn p51_a_server_that_is_gone_ends_in_a_loss() {
     assert_eq!(kind_of(in_runtime(lock.status())), ErrorKind::Unavailable);
 }
 
+/// The server receives the request, but answers too late. The lease is so long that only the client
+/// can have released the lock.
+#[test]
+fn p45_an_acquire_that_fails_leaves_nothing_behind() {
+    let server = need!(Server::start());
+    let hour = || Client::options().lease(Duration::from_secs(3600));
+    let other = server.connect(hour());
+    let brief = Duration::from_millis(100);
+    let client = server.connect(hour().response_timeout(brief).unavailable_after(brief));
+    for _ in 0..3 {
+        let failed = place::unanswered(&server, || in_runtime(client.lock("a").acquire()));
+        assert_eq!(kind_of(failed), ErrorKind::Unavailable);
+        drop(in_runtime(other.lock("a").acquire()).expect("free"));
+    }
+}
+
 #[test]
 fn p50_p66_another_kind_limit_or_lease_is_refused_with_both_values() {
     let server = need!(Server::start());

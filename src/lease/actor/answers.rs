@@ -82,13 +82,6 @@ impl Actor {
         }
     }
 
-    fn finish(&mut self, id: &str, outcome: Outcome) {
-        if let Some(entry) = self.entries.get(id) {
-            entry.session.end(outcome);
-            self.forget(id);
-        }
-    }
-
     /// The wait is granted, by a request that was sent at this time.
     fn granted(&mut self, id: &str, sent: Stamp, grant: Grant) {
         let lease = Lease::new(self.settings().lease, sent);
