@@ -325,9 +325,8 @@ fn p40_a_reader_learns_that_the_lock_file_was_replaced() {
     let place = Place::new();
     let lock = open(&place);
     drop(writes(&lock));
-    std::fs::remove_file(place.path()).expect("deleted");
-    // It keeps the inode number in use, so the new lock file has another one.
-    std::fs::write(place.directory().join("other"), "").expect("written");
+    // The old file keeps its inode number, so the new lock file has another one.
+    std::fs::rename(place.path(), place.directory().join("other")).expect("renamed");
     let outsider = Outsider::locks(&place.queue().join("state"));
     assert_eq!(kind_of(lock.try_read()), ErrorKind::Replaced);
     outsider.release();

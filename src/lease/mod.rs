@@ -26,9 +26,9 @@
 //!
 //! # Waits
 //!
-//! Dropping the future of a wait leaves the queue, in the background. If the process dies, its
-//! queue entry is free after its patience at the latest, and at once when its turn comes and its
-//! connection is gone.
+//! Dropping the future of a wait leaves the queue, in the background. A wait that fails leaves too,
+//! because the server may have received its request. If the process dies, its queue entry is free
+//! after its patience at the latest, and at once when its turn comes and its connection is gone.
 //!
 //! A wait fails with these errors:
 //!

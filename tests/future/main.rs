@@ -137,9 +137,8 @@ mod shape {
         let place = Place::new();
         let lock = place.open();
         drop(held(&lock));
-        std::fs::remove_file(place.path()).expect("deleted");
-        // It keeps the inode number in use, so the new lock file has another one.
-        std::fs::write(place.directory().join("other"), "").expect("written");
+        // The old file keeps its inode number, so the new lock file has another one.
+        std::fs::rename(place.path(), place.directory().join("other")).expect("renamed");
         let outsider = Outsider::locks(&place.queue().join("state"));
         let mut waiter = Polled::new(lock.acquire());
         assert_pending!(waiter.poll());

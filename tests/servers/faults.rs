@@ -58,15 +58,15 @@ fn p51_a_server_that_is_gone_ends_in_a_loss() {
     assert_eq!(kind_of(in_runtime(lock.status())), ErrorKind::Unavailable);
 }
 
-/// The server receives the request, but answers too late. The lease is so long that only the client
-/// can have released the lock.
+/// The server receives two requests, and answers too late: the second is under way when the acquire
+/// fails. The lease is so long that only the client can have released the lock.
 #[test]
 fn p45_an_acquire_that_fails_leaves_nothing_behind() {
     let server = need!(Server::start());
     let hour = || Client::options().lease(Duration::from_secs(3600));
     let other = server.connect(hour());
     let brief = Duration::from_millis(100);
-    let client = server.connect(hour().response_timeout(brief).unavailable_after(brief));
+    let client = server.connect(hour().response_timeout(brief).unavailable_after(brief * 2));
     for _ in 0..3 {
         let failed = place::unanswered(&server, || in_runtime(client.lock("a").acquire()));
         assert_eq!(kind_of(failed), ErrorKind::Unavailable);
