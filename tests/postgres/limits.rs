@@ -170,7 +170,13 @@ fn p45_a_full_disk_is_unavailable_and_loses_nothing() {
     assert_eq!(kind_of(again), ErrorKind::Unavailable);
     std::fs::remove_file(small.filler()).expect("space");
     in_runtime(waits.finish().expect("there is space").release()).expect("released");
-    drop(names.next().map(tried).expect("a name").expect("there is space"));
+    drop(
+        names
+            .next()
+            .map(tried)
+            .expect("a name")
+            .expect("there is space"),
+    );
     in_runtime(guard.ensure_held()).expect("held");
     let token = guard.token();
     in_runtime(guard.release()).expect("released");

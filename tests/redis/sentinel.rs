@@ -9,13 +9,15 @@ use stanchion::{ErrorKind, Locks};
 use crate::server::{SAFETY, Server, free_port};
 use crate::support::{Polled, eventually, in_runtime, kind_of};
 
-/// Long enough that no hold is lost because the machine is slow.
-const LEASE: Duration = Duration::from_secs(12);
-
 const SERVICE: &str = "main";
 
+/// No hold is lost because the failover takes long. Without a quarantine, because it would last as
+/// long as the lease. The tests of failovers without sentinels have one.
 fn options() -> Options {
-    RedisClient::options().lease(LEASE)
+    RedisClient::options()
+        .lease(Duration::from_secs(3600))
+        .quarantine(false)
+        .unavailable_after(SAFETY)
 }
 
 /// A process that watches the primary.
@@ -133,7 +135,7 @@ fn has_role(server: &Server, role: &str) -> bool {
 fn holds_and_waits_continue_when_sentinels_promote_a_replica() {
     let mut service = need!(Service::start());
     let (mine, theirs) = (service.connect(), service.connect());
-    let guard = in_runtime(mine.lock("first").acquire()).expect("once it is old enough");
+    let guard = in_runtime(mine.lock("first").acquire()).expect("free");
     let mut waiter = Polled::pending(theirs.lock("first").acquire());
     eventually("it is queued", || {
         let status = in_runtime(mine.lock("first").status()).expect("a status");
@@ -144,14 +146,9 @@ fn holds_and_waits_continue_when_sentinels_promote_a_replica() {
     in_runtime(guard.ensure_held()).expect("it is on record, or put back");
     assert!(guard.is_held());
     let token = guard.token();
-    let begun = Instant::now();
     in_runtime(guard.release()).expect("released");
-    let next = waiter.finish().expect("after the quarantine");
+    let next = waiter.finish().expect("its turn");
     assert!(next.token() > token && next.is_held());
-    assert!(
-        begun.elapsed() > LEASE / 2,
-        "nothing is granted for one lease"
-    );
     drop(next);
     drop(in_runtime(service.connect().lock("first").acquire()).expect("a newcomer"));
 }
@@ -161,7 +158,7 @@ fn holds_and_waits_continue_when_sentinels_promote_a_replica() {
 fn a_primary_that_is_demoted_is_left() {
     let service = need!(Service::start());
     let client = service.connect();
-    let guard = in_runtime(client.lock("first").acquire()).expect("once it is old enough");
+    let guard = in_runtime(client.lock("first").acquire()).expect("free");
     service.sentinels[0]
         .ask(&["FAILOVER", SERVICE])
         .expect("it begins");
@@ -204,5 +201,5 @@ fn sentinels_that_cannot_help_are_errors() {
         free_port()
     );
     let locks = in_runtime(Locks::connect(&url)).expect("the other one answers");
-    drop(in_runtime(locks.lock("a").expect("a lock").acquire()).expect("once it is old enough"));
+    drop(in_runtime(locks.lock("a").expect("a lock").acquire()).expect("free"));
 }
