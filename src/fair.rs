@@ -7,10 +7,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use self::disk::Cleared;
-use self::line::{Line, Observer, Settings};
+use self::door::Door;
+use self::guard::FairHold;
+use self::line::{Key, Line, Observer};
+pub use self::options::{FifoConfig, FifoOptions};
+use self::pending::FairPending;
+use self::queue_dir::STATE;
 use self::record::Kind;
+use self::slots::Permits;
 use self::ticket::Mode;
 use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
@@ -26,25 +32,20 @@ use crate::status::{Changes, Removal, Status};
 use crate::trace;
 use crate::watch::wait::Wait;
 
-pub(crate) mod disk;
+mod disk;
 pub(crate) mod door;
 pub(crate) mod fifo;
-pub(crate) mod guard;
+mod guard;
 pub(crate) mod kind;
-pub(crate) mod line;
-pub(crate) mod options;
-pub(crate) mod pending;
-pub(crate) mod queue_dir;
+mod line;
+mod options;
+mod pending;
+mod queue_dir;
 pub(crate) mod record;
 pub(crate) mod rwlock;
 pub(crate) mod semaphore;
-pub(crate) mod slots;
-mod spare;
-pub(crate) mod ticket;
-
-use guard::FairHold;
-pub use options::{FifoConfig, FifoOptions};
-use pending::FairPending;
+mod slots;
+mod ticket;
 
 /// A lock that is opened with [`FifoOptions`].
 pub(crate) trait Fair: Sized {
@@ -52,10 +53,114 @@ pub(crate) trait Fair: Sized {
 }
 
 /// A handle with all its clones, futures and guards.
-pub(crate) struct Shared {
-    pub(crate) line: Arc<Line>,
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) config: FifoConfig,
+struct Shared {
+    line: Arc<Line>,
+    settings: Arc<Settings>,
+    config: FifoConfig,
+}
+
+/// What a handle asks of the engine. If several tasks of a process wait, the settings of the first
+/// one apply.
+#[derive(Debug)]
+struct Settings {
+    /// This process and the label, as in the record.
+    words: Arc<str>,
+    label: Option<Arc<str>>,
+    /// The permission bits of files that have to be created.
+    bits: Option<u32>,
+    poll_interval: Duration,
+    claim_window: Duration,
+    wait: Wait,
+    /// Whether a task that would wait for itself gets an error.
+    deadlock_is_error: bool,
+    /// Set once for a handle and all its clones.
+    closed: Arc<AtomicBool>,
+}
+
+impl Settings {
+    /// Fails when the handle is closed. `door` is the path of the lock.
+    fn refuse_closed(&self, door: &Path) -> Result<()> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(closed_error(door)),
+            false => Ok(()),
+        }
+    }
+}
+
+fn closed_error(door: &Path) -> Error {
+    Error::at(ErrorKind::Closed, "the lock was closed", door)
+}
+
+/// A lock as one caller wants it or has it.
+#[derive(Clone, Copy, Debug)]
+struct Want {
+    mode: Mode,
+    by: Caller,
+}
+
+/// The task or thread that asks for a lock, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    Unknown,
+    Task(tokio::task::Id),
+    /// A thread that blocks until it has the lock.
+    Thread(std::thread::ThreadId),
+}
+
+impl Caller {
+    /// Returns the task that runs this code.
+    fn of_here() -> Self {
+        tokio::task::try_id().map_or(Self::Unknown, Self::Task)
+    }
+}
+
+/// A lock that was granted, on its way into a guard.
+#[derive(Debug)]
+struct Grant {
+    share: Share,
+    want: Want,
+    token: u64,
+    waited: Option<Duration>,
+    predecessor_crashed: bool,
+}
+
+/// The result of an arrival.
+enum Arrived {
+    Granted(Grant),
+    /// The key must be polled or cancelled.
+    Waiting(Key),
+}
+
+/// A guard's share of the lock.
+#[derive(Debug)]
+enum Share {
+    /// The open lock file. Readers share it.
+    Door(Arc<Door>),
+    /// Slots of a semaphore, for this guard alone.
+    Permits(Permits),
+}
+
+/// The paths of one lock.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    door: PathBuf,
+    queue: PathBuf,
+}
+
+impl Place {
+    /// Returns the paths of the lock file at `door` and of the queue beside it, `<door>.queue`.
+    fn new(door: PathBuf) -> Self {
+        let mut queue = door.clone().into_os_string();
+        queue.push(".queue");
+        Self {
+            door,
+            queue: queue.into(),
+        }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.queue.join(STATE)
+    }
 }
 
 impl Drop for Shared {
@@ -73,20 +178,17 @@ impl Drop for Shared {
 impl Shared {
     /// Removes the lock if it is not in use. With `keep_crash`, a crash that no holder has learned
     /// of counts as use.
-    pub(crate) fn clear(&self, keep_crash: bool) -> Result<Removal> {
-        self.line.remove(keep_crash).map(|cleared| match cleared {
-            Cleared::Removed => Removal::Removed,
-            Cleared::InUse => Removal::InUse,
-        })
+    fn clear(&self, keep_crash: bool) -> Result<Removal> {
+        self.line.remove(keep_crash)
     }
 
-    pub(crate) fn open(path: &Path, kind: Kind, config: FifoConfig) -> Result<Arc<Self>> {
+    fn open(path: &Path, kind: Kind, config: FifoConfig) -> Result<Arc<Self>> {
         check_options(path, &config)?;
         Self::on(Line::of(path, kind, None)?, config)
     }
 
     /// Creates a handle on a queue that is already open. The options are already checked.
-    pub(crate) fn on(line: Arc<Line>, config: FifoConfig) -> Result<Arc<Self>> {
+    fn on(line: Arc<Line>, config: FifoConfig) -> Result<Arc<Self>> {
         line.check()?;
         let settings = Settings {
             words: identity().words(config.label.as_deref()).into(),
@@ -105,14 +207,14 @@ impl Shared {
         }))
     }
 
-    pub(crate) fn acquire<G>(self: &Arc<Self>, want: Mode) -> Acquire<G>
+    fn acquire<G>(self: &Arc<Self>, want: Mode) -> Acquire<G>
     where
         G: Guard + Granted<Pending = FairPending>,
     {
         Acquire::new(FairPending::new(self.clone(), want), self.config.timeout)
     }
 
-    pub(crate) fn try_acquire<G>(self: &Arc<Self>, want: Mode) -> Result<Option<G>>
+    fn try_acquire<G>(self: &Arc<Self>, want: Mode) -> Result<Option<G>>
     where
         G: Guard + Granted<Pending = FairPending>,
     {
@@ -135,14 +237,11 @@ impl Shared {
     }
 
     /// Fails when the handle is closed. For calls that may finish without a wait.
-    pub(crate) fn refuse_closed(&self) -> Result<()> {
-        match self.settings.closed.load(Ordering::Acquire) {
-            true => Err(self.line.closed()),
-            false => Ok(()),
-        }
+    fn refuse_closed(&self) -> Result<()> {
+        self.settings.refuse_closed(self.path())
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    fn path(&self) -> &Path {
         &self.line.place().door
     }
 }
@@ -165,7 +264,7 @@ impl Local for Shared {
     }
 
     fn stats(&self) -> Stats {
-        self.line.stats()
+        self.line.counts().snapshot()
     }
 
     fn close(&self) {
@@ -214,17 +313,79 @@ macro_rules! fair_methods {
         }
     };
 }
-pub(crate) use fair_methods;
+use fair_methods;
+
+/// Defines the guard of a fair lock; see [`guard!`](crate::guard::guard).
+macro_rules! fair_guard {
+    ($(#[$about:meta])* $name:ident, token: $token:literal $(, reader: $reader:ident)?) => {
+        crate::guard::guard! {
+            $(#[$about])*
+            ///
+            /// Dropping it releases the lock. The lock goes to the next waiter at once, also
+            /// outside a runtime and while unwinding. In a forked child, dropping it does nothing
+            /// to the parent's lock.
+            ///
+            /// The lock is lost when its file is deleted, renamed or replaced. Even then, no other
+            /// caller can acquire the lock as long as the queue directory exists: new callers get
+            /// [`ErrorKind::Replaced`](crate::ErrorKind::Replaced). Permits are different: a new
+            /// caller may acquire the permit of a lost slot file.
+            $name holds $crate::fair::guard::FairHold,
+            by $crate::fair::pending::FairPending,
+            token: $token $(, reader: $reader)?
+        }
+
+        impl $name {
+            /// Prepares the lock for `exec`, which replaces this program by another one in the same
+            /// process.
+            ///
+            /// Returns duplicates of the locked files that stay open across `exec`. The new program
+            /// holds the lock as long as it, or a process that it starts, keeps them open.
+            ///
+            /// This call clears the held flag, so the end of the new program is not reported as a
+            /// crash. It also removes the files that this process keeps in the queue.
+            ///
+            /// If `exec` fails, drop the duplicates and continue with the guard. From then on a
+            /// crash of this process is not reported, until the lock is acquired again.
+            ///
+            /// # Errors
+            ///
+            /// - [`ErrorKind::Io`](crate::ErrorKind::Io) when the state record cannot be written,
+            ///   or no descriptor is left.
+            /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in a forked child, and
+            ///   on platforms without `exec`.
+            ///
+            /// After an error the lock is held as before.
+            pub fn keep_across_exec(&self) -> crate::error::Result<Vec<std::fs::File>> {
+                self.held.hold.keep_across_exec()
+            }
+        }
+    };
+}
+use fair_guard;
+
+/// Lets a guard around a [`FairHold`] lend its open lock file.
+macro_rules! lends_its_file {
+    ($name:ident) => {
+        impl $name {
+            fn file(&self) -> &std::fs::File {
+                self.held.hold.file()
+            }
+        }
+
+        crate::sys::file::lend_file!($name);
+    };
+}
+use lends_its_file;
 
 /// Refuses invalid options.
-pub(crate) fn check_options(path: &Path, config: &FifoConfig) -> Result<()> {
+fn check_options(path: &Path, config: &FifoConfig) -> Result<()> {
     check_pause("poll_interval", config.poll_interval, path)?;
     check_pause("claim_window", config.claim_window, path)?;
     check_mode(config.mode, path)
 }
 
 /// Returns the path of a bare name: in the system's temporary directory.
-pub(crate) fn in_temporary_directory(name: &str) -> Result<PathBuf> {
+fn in_temporary_directory(name: &str) -> Result<PathBuf> {
     if name.is_empty() || Path::new(name).file_name() != Some(name.as_ref()) {
         let text = "a name must be a plain file name; open a path with `open`";
         return Err(Error::at(ErrorKind::InvalidInput, text, name));

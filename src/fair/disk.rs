@@ -17,8 +17,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::Place;
 use super::door::Door;
-use super::queue_dir::{Other, OwnTicket, QueueDir, STATE};
+use super::queue_dir::{Other, OwnTicket, QueueDir};
 use super::record::{self, Content, Draft, Kind, Record};
 use super::slots::Slots;
 use super::ticket::{Mode, Ticket};
@@ -38,29 +39,6 @@ mod removal;
 mod writer;
 
 pub(crate) use permits::Resized;
-
-/// The paths of one lock.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
-    pub(crate) door: PathBuf,
-    pub(crate) queue: PathBuf,
-}
-
-impl Place {
-    /// Returns the paths of the lock file at `door` and of the queue beside it, `<door>.queue`.
-    pub(crate) fn new(door: PathBuf) -> Self {
-        let mut queue = door.clone().into_os_string();
-        queue.push(".queue");
-        Self {
-            door,
-            queue: queue.into(),
-        }
-    }
-
-    pub(crate) fn state(&self) -> PathBuf {
-        self.queue.join(STATE)
-    }
-}
 
 /// The files of one lock.
 pub(crate) struct Disk {
@@ -118,13 +96,6 @@ pub(crate) enum Admission {
     /// A process holds the lock through another door, or died before it wrote the record. If this
     /// lasts, it is the former.
     Elsewhere,
-}
-
-/// The result of removing a lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cleared {
-    Removed,
-    InUse,
 }
 
 impl Disk {

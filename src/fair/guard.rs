@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-use super::Shared;
-use super::line::{Grant, Share, Want};
 use super::slots::{Permits, Slot};
 use super::ticket::Mode;
+use super::{Grant, Share, Shared, Want};
 use crate::backend::Hold;
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Lost};
@@ -91,13 +90,13 @@ impl FairHold {
     }
 
     /// Returns the paths of the slot files of these permits.
-    pub(crate) fn slot_paths(&self) -> Vec<PathBuf> {
+    pub(super) fn slot_paths(&self) -> Vec<PathBuf> {
         let path = |slot: &Slot| self.shared.line.slot_path(slot.number());
         self.slots().map(path).collect()
     }
 
     /// Returns the same slot files, open.
-    pub(crate) fn slot_files(&self) -> impl Iterator<Item = &File> {
+    pub(super) fn slot_files(&self) -> impl Iterator<Item = &File> {
         self.slots().map(Slot::file)
     }
 
@@ -110,7 +109,7 @@ impl FairHold {
     }
 
     /// Resolves when one of the slot files is lost.
-    pub(crate) fn permit_lost(&self) -> Lost {
+    fn permit_lost(&self) -> Lost {
         let begin = || Box::new(Asked::Permits(self.begin_watchers()));
         let watchers = self.asked.get_or_init(begin).watchers().to_vec();
         Lost::new(std::future::poll_fn(move |cx| {
@@ -130,7 +129,7 @@ impl FairHold {
         self.slots().map(begin).collect()
     }
 
-    pub(crate) fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &File {
         match &self.share {
             Some(Share::Door(door)) => door.file(),
             _ => unreachable!("the guard of a lock has its door until it is consumed"),
@@ -138,7 +137,7 @@ impl FairHold {
     }
 
     /// Prepares the lock to outlive this program. Returns the files that carry it across `exec`.
-    pub(crate) fn keep_across_exec(&self) -> Result<Vec<File>> {
+    pub(super) fn keep_across_exec(&self) -> Result<Vec<File>> {
         let locked: Vec<_> = match &self.share {
             Some(Share::Door(door)) => vec![door.file()],
             _ => self.slot_files().collect(),
@@ -152,7 +151,7 @@ impl FairHold {
     }
 
     /// Makes the writer a reader.
-    pub(crate) fn downgrade(&mut self) -> Result<()> {
+    pub(super) fn downgrade(&mut self) -> Result<()> {
         if self.want.mode != Mode::Exclusive || !self.shared.line.shares() {
             return Err(no_writer(self.place()));
         }
@@ -162,7 +161,7 @@ impl FairHold {
         downgraded
     }
 
-    pub(crate) fn give_back(&mut self, listens: bool) -> Result<()> {
+    fn give_back(&mut self, listens: bool) -> Result<()> {
         // Checked now, while there are files to compare. A drop has no caller to inform.
         let lost = listens.then(|| self.permit_loss()).flatten();
         let Some(share) = self.share.take() else {
@@ -296,65 +295,3 @@ impl Drop for FairHold {
         }
     }
 }
-
-/// Defines the guard of a fair lock; see [`guard!`](crate::guard::guard).
-macro_rules! fair_guard {
-    ($(#[$about:meta])* $name:ident, token: $token:literal $(, reader: $reader:ident)?) => {
-        crate::guard::guard! {
-            $(#[$about])*
-            ///
-            /// Dropping it releases the lock. The lock goes to the next waiter at once, also
-            /// outside a runtime and while unwinding. In a forked child, dropping it does nothing
-            /// to the parent's lock.
-            ///
-            /// The lock is lost when its file is deleted, renamed or replaced. Even then, no other
-            /// caller can acquire the lock as long as the queue directory exists: new callers get
-            /// [`ErrorKind::Replaced`](crate::ErrorKind::Replaced). Permits are different: a new
-            /// caller may acquire the permit of a lost slot file.
-            $name holds $crate::fair::guard::FairHold,
-            by $crate::fair::pending::FairPending,
-            token: $token $(, reader: $reader)?
-        }
-
-        impl $name {
-            /// Prepares the lock for `exec`, which replaces this program by another one in the same
-            /// process.
-            ///
-            /// Returns duplicates of the locked files that stay open across `exec`. The new program
-            /// holds the lock as long as it, or a process that it starts, keeps them open.
-            ///
-            /// This call clears the held flag, so the end of the new program is not reported as a
-            /// crash. It also removes the files that this process keeps in the queue.
-            ///
-            /// If `exec` fails, drop the duplicates and continue with the guard. From then on a
-            /// crash of this process is not reported, until the lock is acquired again.
-            ///
-            /// # Errors
-            ///
-            /// - [`ErrorKind::Io`](crate::ErrorKind::Io) when the state record cannot be written,
-            ///   or no descriptor is left.
-            /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in a forked child, and
-            ///   on platforms without `exec`.
-            ///
-            /// After an error the lock is held as before.
-            pub fn keep_across_exec(&self) -> crate::error::Result<Vec<std::fs::File>> {
-                self.held.hold.keep_across_exec()
-            }
-        }
-    };
-}
-pub(crate) use fair_guard;
-
-/// Lets a guard around a [`FairHold`] lend its open lock file.
-macro_rules! lends_its_file {
-    ($name:ident) => {
-        impl $name {
-            fn file(&self) -> &std::fs::File {
-                self.held.hold.file()
-            }
-        }
-
-        crate::sys::file::lend_file!($name);
-    };
-}
-pub(crate) use lends_its_file;

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
-use super::disk::{Place, recorded_kind};
+use super::Place;
+use super::disk::recorded_kind;
 use super::record::Kind;
 use crate::error::Result;
 use crate::path::canonical;

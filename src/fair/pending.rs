@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::Shared;
 use super::guard::FairHold;
-use super::line::{Arrived, Key};
+use super::line::Key;
 use super::ticket::Mode;
+use super::{Arrived, Shared};
 use crate::address::Address;
 use crate::backend::{Pending, Request};
 use crate::error::Result;

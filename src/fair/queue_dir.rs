@@ -9,28 +9,49 @@
 //!    its name.
 //! 3. Only a process that has locked a ticket unlinks it, after it has seen that name and
 //!    descriptor are the same inode.
+//!
+//! # Spare files
+//!
+//! A spare file is the file of a ticket that is done, kept for the next ticket.
+//!
+//! Creating and deleting files is expensive under churn. ext4 does not use an inode again for a
+//! minute, and searches longer and longer for a free one (27 µs for each ticket after some seconds,
+//! against 6 µs). So a process keeps the file open and locked under the name `spare.<inode>`, and
+//! links it under the number of its next ticket. The waiter behind a ticket is woken by the removal
+//! of its name as it is by a close. After a quarter of a second without a ticket the process
+//! deletes its spare files. The spare file of a dead process is adopted by the next process that
+//! needs a file, or is deleted with the queue.
+//!
+//! Spare files are only an optimization. If a step with one fails, a new file is created.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::spare::{self, Spares, TicketFile};
 use super::ticket::{Mode, Ticket, policy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::step::{self, Step};
 use crate::sys::dir::{Dir, Directory, Found, Opened, Unchanged};
 use crate::sys::file::{self, FileId};
 use crate::sys::fork::Private;
+use crate::sys::rights::Rights;
 use crate::sys::{flock, host, wake_lock};
 
 /// The name of the state file, which is no ticket.
-pub(crate) const STATE: &str = "state";
+pub(super) const STATE: &str = "state";
 /// How often other processes may take a chosen name before this counts as an error.
 const TRIES: usize = 1000;
+/// The prefix of the names of spare files. The rest is the inode number.
+const SPARE: &str = "spare.";
+/// The last word of the note on a ticket: the inode of the file that it was written on. A copy of
+/// the file has the same note and another inode.
+const FILE: &str = "file=";
+/// How many spare files a process keeps: for its first cohort and the next one.
+const MOST_SPARES: usize = 2;
 
 /// An open queue directory, with the queue as it was listed last.
-pub(crate) struct QueueDir {
+pub(super) struct QueueDir {
     dir: Dir,
     tickets: Vec<Ticket>,
     /// Since when `tickets` is right, if that can be determined.
@@ -44,15 +65,15 @@ pub(crate) struct QueueDir {
 
 /// A ticket of this process: its file, open and locked.
 #[derive(Debug)]
-pub(crate) struct OwnTicket {
-    pub(crate) ticket: Ticket,
+pub(super) struct OwnTicket {
+    pub(super) ticket: Ticket,
     file: TicketFile,
     /// Whether the file has its spare name too.
     kept: bool,
 }
 
 /// The result of opening another process's ticket.
-pub(crate) enum Other {
+pub(super) enum Other {
     Open(OtherTicket),
     Gone,
     /// This process may not open it. So it can neither watch the ticket nor learn whether its owner
@@ -62,7 +83,7 @@ pub(crate) enum Other {
 }
 
 /// The ticket of another process, open.
-pub(crate) struct OtherTicket {
+pub(super) struct OtherTicket {
     file: Private,
     id: FileId,
     /// Whether it can be marked. Read permission is enough to try its lock.
@@ -70,32 +91,25 @@ pub(crate) struct OtherTicket {
 }
 
 impl OtherTicket {
-    pub(crate) fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &File {
         &self.file
     }
 
-    pub(crate) fn id(&self) -> FileId {
+    pub(super) fn id(&self) -> FileId {
         self.id
     }
 
-    pub(crate) fn into_file(self) -> Private {
+    pub(super) fn into_file(self) -> Private {
         self.file
     }
 }
 
 /// The present state of a ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(super) enum Standing {
     Unmarked,
     Marked,
     Gone,
-}
-
-/// A new file, open and locked, that is to become the state file.
-pub(crate) struct StateDraft {
-    pub(crate) file: Private,
-    pub(crate) id: FileId,
-    name: String,
 }
 
 enum Created {
@@ -107,7 +121,7 @@ enum Created {
 impl QueueDir {
     /// Opens the directory. If it is missing, creates it for the same users as the lock file
     /// `door`, which `make_door` creates if it is missing too.
-    pub(crate) fn open<T>(
+    pub(super) fn open<T>(
         path: &Path,
         door: &Path,
         make_door: impl Fn() -> Result<T>,
@@ -125,7 +139,7 @@ impl QueueDir {
     }
 
     /// Opens the directory, if there is one.
-    pub(crate) fn open_existing(path: &Path, door: &Path) -> Result<Option<Self>> {
+    pub(super) fn open_existing(path: &Path, door: &Path) -> Result<Option<Self>> {
         let dir = Dir::open(path).map_err(|e| Error::io("open the queue directory", path, e))?;
         Ok(dir.map(|dir| Self {
             door: door.to_path_buf(),
@@ -137,18 +151,18 @@ impl QueueDir {
         }))
     }
 
-    pub(crate) fn dir(&self) -> &Dir {
+    pub(super) fn dir(&self) -> &Dir {
         &self.dir
     }
 
     /// Opens the state file. Creates it if it is missing, for the same users as the lock file.
-    pub(crate) fn open_state(&self) -> io::Result<(File, FileId)> {
+    pub(super) fn open_state(&self) -> io::Result<(File, FileId)> {
         let rights = || self.dir.rights(&self.door);
         self.dir.open_or_make(STATE, rights)
     }
 
     /// Lists the tickets in order. Returns `None` if the directory has been removed.
-    pub(crate) fn list(&mut self) -> Result<Option<&[Ticket]>> {
+    pub(super) fn list(&mut self) -> Result<Option<&[Ticket]>> {
         self.unchanged = None;
         let (tickets, state_inode) = (&mut self.tickets, &mut self.state_inode);
         let spares = &mut self.spares;
@@ -169,7 +183,7 @@ impl QueueDir {
 
     /// Does the same, and lists only if the directory has changed. The check is an extra cost where
     /// it mostly has.
-    pub(crate) fn list_if_changed(&mut self) -> Result<Option<&[Ticket]>> {
+    pub(super) fn list_if_changed(&mut self) -> Result<Option<&[Ticket]>> {
         let unchanged = self.dir.unchanged_since();
         if unchanged.is_some() && unchanged == self.unchanged {
             return Ok(Some(&self.tickets));
@@ -180,19 +194,19 @@ impl QueueDir {
     }
 
     /// Returns the queue as it was listed last.
-    pub(crate) fn tickets(&self) -> &[Ticket] {
+    pub(super) fn tickets(&self) -> &[Ticket] {
         &self.tickets
     }
 
     /// Returns the inode of the state file in the last listing, or `None` if it was missing.
-    pub(crate) fn state_inode(&self) -> Option<u64> {
+    pub(super) fn state_inode(&self) -> Option<u64> {
         self.state_inode
     }
 
     /// Takes a ticket at the end of the queue. Returns `None` if the directory has been removed.
     /// `listed` says that the queue has just been listed. `words` describe the waiter, if it is
     /// known.
-    pub(crate) fn take(
+    pub(super) fn take(
         &mut self,
         mode: Mode,
         words: Option<&Arc<str>>,
@@ -222,7 +236,7 @@ impl QueueDir {
 
     /// Takes a ticket before all others. For a cohort without a ticket, whose process had the whole
     /// lock and gives up some or all of it.
-    pub(crate) fn take_first(
+    pub(super) fn take_first(
         &mut self,
         mode: Mode,
         words: Option<&Arc<str>>,
@@ -326,7 +340,7 @@ impl QueueDir {
     }
 
     /// Opens the ticket of another process, to watch it and to try its lock.
-    pub(crate) fn open_other(&self, ticket: Ticket) -> Result<Other> {
+    pub(super) fn open_other(&self, ticket: Ticket) -> Result<Other> {
         let at = |e| Error::io("open the ticket", self.path_of(ticket), e);
         let opened = self.dir.open_ticket(&ticket.name()).map_err(at)?;
         let Opened::File { file, writable } = opened else {
@@ -342,7 +356,7 @@ impl QueueDir {
 
     /// Returns the error for a ticket that this process may not open, so that it cannot learn
     /// whether the owner lives.
-    pub(crate) fn denied(&self, ticket: Ticket) -> Error {
+    pub(super) fn denied(&self, ticket: Ticket) -> Error {
         let text = "cannot tell whether the owner of this ticket is alive: \
                     no permission to open the ticket";
         Error::at(ErrorKind::Io, text, self.path_of(ticket))
@@ -353,7 +367,7 @@ impl QueueDir {
     ///
     /// The lock is released here. If it were not, the close by the caller would leave it to the
     /// last copy of the descriptor.
-    pub(crate) fn reap_if_dead(&self, ticket: Ticket, other: &OtherTicket) -> Result<bool> {
+    pub(super) fn reap_if_dead(&self, ticket: Ticket, other: &OtherTicket) -> Result<bool> {
         step::at(Step::TryPredecessor);
         let file = &other.file;
         let at = |step, error| Error::io(step, self.path_of(ticket), error);
@@ -369,7 +383,7 @@ impl QueueDir {
 
     /// Reaps a marked ticket if its owner is dead. No process watches a marked ticket, so this
     /// wakes no waiter.
-    pub(crate) fn reap_dead(&self, ticket: Ticket) -> Result<()> {
+    pub(super) fn reap_dead(&self, ticket: Ticket) -> Result<()> {
         match self.open_other(ticket)? {
             Other::Open(file) => self.reap_if_dead(ticket, &file).map(drop),
             Other::Gone | Other::Denied => Ok(()),
@@ -377,17 +391,17 @@ impl QueueDir {
     }
 
     /// Returns whether a ticket has a mark, without opening it. A removed ticket has none.
-    pub(crate) fn is_marked(&self, ticket: Ticket) -> Result<bool> {
+    pub(super) fn is_marked(&self, ticket: Ticket) -> Result<bool> {
         Ok(self.find(ticket)?.is_some_and(|found| found.marked))
     }
 
     /// Returns whether a ticket exists and has no mark.
-    pub(crate) fn is_unmarked(&self, ticket: Ticket) -> Result<bool> {
+    pub(super) fn is_unmarked(&self, ticket: Ticket) -> Result<bool> {
         Ok(self.find(ticket)?.is_some_and(|found| !found.marked))
     }
 
     /// Returns whether the name of a ticket still means this file, and whether it is marked.
-    pub(crate) fn still_stands(&self, ticket: Ticket, id: FileId) -> Result<Standing> {
+    pub(super) fn still_stands(&self, ticket: Ticket, id: FileId) -> Result<Standing> {
         Ok(match self.find(ticket)?.filter(|found| found.id == id) {
             None => Standing::Gone,
             Some(found) if found.marked => Standing::Marked,
@@ -397,16 +411,16 @@ impl QueueDir {
 
     /// Returns whether the file of a ticket has a name in another directory, where a mark would
     /// show too.
-    pub(crate) fn is_linked_elsewhere(&self, ticket: Ticket, other: &OtherTicket) -> Result<bool> {
+    pub(super) fn is_linked_elsewhere(&self, ticket: Ticket, other: &OtherTicket) -> Result<bool> {
         let at = |error| Error::io("look at the ticket", self.path_of(ticket), error);
         let names = file::names_of(&other.file).map_err(at)?;
-        let spare = self.dir.find(&spare::name_of(other.id)).map_err(at)?;
+        let spare = self.dir.find(&spare_name(other.id.inode)).map_err(at)?;
         let here = 1 + u64::from(spare.is_some_and(|found| found.id == other.id));
         Ok(names > here)
     }
 
     /// Marks the ticket of a frozen waiter. Returns `false` if this process may only read it.
-    pub(crate) fn mark(&self, ticket: Ticket, other: &OtherTicket) -> Result<bool> {
+    pub(super) fn mark(&self, ticket: Ticket, other: &OtherTicket) -> Result<bool> {
         step::at(Step::MarkTicket);
         if !other.writable {
             return Ok(false);
@@ -420,17 +434,42 @@ impl QueueDir {
         Ok(true)
     }
 
-    /// Creates the file that is to replace the state file. Returns `None` if the directory has been
-    /// removed. It has the name of a spare file, with a number that is not its own. If this process
-    /// dies, the next one that adopts spare files deletes it.
-    pub(crate) fn create_draft(&self) -> Result<Option<StateDraft>> {
+    /// Replaces the state file by a new one, which is locked and which `write` fills. Returns `None`
+    /// if the directory has been removed, or the new file deleted.
+    ///
+    /// Until the rename, the new file has the name of a spare file, with a number that is not its
+    /// own. If this process dies, the next one that adopts spare files deletes it.
+    pub(super) fn replace_state(
+        &self,
+        write: impl FnOnce(&Private, FileId) -> Result<()>,
+    ) -> Result<Option<(Private, FileId)>> {
+        let Some((name, file, id)) = self.create_draft()? else {
+            return Ok(None);
+        };
+        let replaced = write(&file, id).and_then(|()| {
+            step::at(Step::ReplaceState);
+            match self.dir.rename(&name, STATE) {
+                Ok(()) => Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(error) => {
+                    let path = self.dir.path().join(STATE);
+                    Err(Error::io("replace the state file", path, error))
+                }
+            }
+        });
+        if !matches!(replaced, Ok(true)) {
+            let _ = self.dir.unlink(&name);
+        }
+        replaced.map(|replaced| replaced.then_some((file, id)))
+    }
+
+    fn create_draft(&self) -> Result<Option<(String, Private, FileId)>> {
         let rights = self.dir.rights(&self.door);
-        let rights =
-            rights.map_err(|error| Error::io("look at the rights of", self.door.clone(), error))?;
+        let rights = rights.map_err(|e| Error::io("look at the rights of", &self.door, e))?;
         for _ in 0..TRIES {
-            let name = spare::name_of_number(host::monotonic_ns());
+            let name = spare_name(host::monotonic_ns());
             match self.dir.create_locked(&name, &rights) {
-                Ok((file, id)) => return Ok(Some(StateDraft { file, id, name })),
+                Ok((file, id)) => return Ok(Some((name, file, id))),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(error) => {
@@ -443,27 +482,9 @@ impl QueueDir {
         Err(Error::at(ErrorKind::Corrupt, text, self.dir.path()))
     }
 
-    /// Renames the draft to `state`, in place of the old state file. Returns `false` if the draft
-    /// was deleted.
-    pub(crate) fn name_state(&self, draft: &StateDraft) -> Result<bool> {
-        match self.dir.rename(&draft.name, STATE) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => {
-                let path = self.dir.path().join(STATE);
-                Err(Error::io("replace the state file", path, error))
-            }
-        }
-    }
-
-    /// Deletes a draft that did not become the state file.
-    pub(crate) fn drop_draft(&self, draft: &StateDraft) {
-        let _ = self.dir.unlink(&draft.name);
-    }
-
     /// Removes a ticket of this process: unlinks it, then closes the file or keeps it for the next
     /// ticket.
-    pub(crate) fn give_up(&mut self, own: OwnTicket) -> Result<()> {
+    pub(super) fn give_up(&mut self, own: OwnTicket) -> Result<()> {
         let keep = self.spares.has_room() && (own.kept || self.set_aside(&own));
         step::at(Step::UnlinkTicket);
         let result = self.unlink_if_same(own.ticket, own.file.id);
@@ -471,7 +492,7 @@ impl QueueDir {
         // The threads that this wakes find that the ticket is gone.
         wake_lock::release(&own.file.file, own.ticket.number);
         if own.kept && !keep {
-            let _ = self.dir.unlink(&spare::name_of(own.file.id));
+            let _ = self.dir.unlink(&spare_name(own.file.id.inode));
         }
         if keep && result.is_ok() {
             self.spares.put(own.file);
@@ -482,16 +503,18 @@ impl QueueDir {
     /// Gives the ticket's file its spare name. Returns `false` if links are not supported.
     fn set_aside(&self, own: &OwnTicket) -> bool {
         let file = &own.file;
-        self.dir.link(&file.file, &spare::name_of(file.id)).is_ok()
+        self.dir
+            .link(&file.file, &spare_name(file.id.inode))
+            .is_ok()
     }
 
     /// Deletes the spare files of this process.
-    pub(crate) fn drop_spares(&mut self) {
+    pub(super) fn drop_spares(&mut self) {
         self.spares.drop_own(&self.dir);
     }
 
     /// Deletes all spare files. For a process that removes the queue and has the door.
-    pub(crate) fn clear_spares(&mut self) -> Result<()> {
+    pub(super) fn clear_spares(&mut self) -> Result<()> {
         self.drop_spares();
         self.spares.adopt_again();
         self.list()?;
@@ -510,14 +533,14 @@ impl QueueDir {
     }
 
     /// Looks at the file of a ticket without opening it. Opening it would wake its watchers.
-    pub(crate) fn find(&self, ticket: Ticket) -> Result<Option<Found>> {
+    pub(super) fn find(&self, ticket: Ticket) -> Result<Option<Found>> {
         self.dir
             .find(&ticket.name())
             .map_err(|e| Error::io("look at the ticket", self.path_of(ticket), e))
     }
 
     /// Returns the note on a ticket, in which its owner describes itself.
-    pub(crate) fn description(&self, ticket: Ticket) -> io::Result<String> {
+    pub(super) fn description(&self, ticket: Ticket) -> io::Result<String> {
         self.dir.description(&ticket.name())
     }
 
@@ -527,11 +550,11 @@ impl QueueDir {
 }
 
 impl OwnTicket {
-    pub(crate) fn is_marked(&self) -> io::Result<bool> {
+    pub(super) fn is_marked(&self) -> io::Result<bool> {
         file::is_marked(&self.file.file)
     }
 
-    pub(crate) fn set_mark(&self, marked: bool) -> io::Result<()> {
+    pub(super) fn set_mark(&self, marked: bool) -> io::Result<()> {
         step::at(if marked {
             Step::MarkTicket
         } else {
@@ -539,6 +562,192 @@ impl OwnTicket {
         });
         file::set_mark(&self.file.file, marked)
     }
+}
+
+/// A file of this process, open and locked, that is a ticket, was one, or will be one.
+#[derive(Debug)]
+struct TicketFile {
+    file: Private,
+    id: FileId,
+    /// Who may use it.
+    rights: Rights,
+    /// The note on it, which describes its owner.
+    words: Option<Arc<str>>,
+}
+
+/// The spare files of one queue, as this process sees them.
+struct Spares {
+    own: Vec<TicketFile>,
+    /// Names in the last listing.
+    listed: Vec<String>,
+    /// Whether the files of dead processes were looked for.
+    adopted: bool,
+}
+
+impl TicketFile {
+    fn new(file: Private, id: FileId, rights: Rights) -> Self {
+        Self {
+            file,
+            id,
+            rights,
+            words: None,
+        }
+    }
+
+    /// Notes the owner on the file, unless the note is there already.
+    fn describe(&mut self, words: Option<&Arc<str>>) {
+        let Some(words) = words else { return };
+        if self.words.as_ref().is_none_or(|it| !Arc::ptr_eq(it, words)) {
+            Dir::describe(&self.file, &format!("{words} {FILE}{}", self.id.inode));
+            self.words = Some(words.clone());
+        }
+    }
+
+    /// Returns whether the file may become a ticket. It must have these rights and no mark of its
+    /// last ticket, which is removed here. A file that has a name in another directory is not
+    /// written to.
+    fn is_clean(&self, rights: &Rights) -> bool {
+        let one_name = file::names_of(&self.file).is_ok_and(|names| names == 1);
+        one_name && self.rights == *rights && self.is_unmarked()
+    }
+
+    fn is_unmarked(&self) -> bool {
+        match file::is_marked(&self.file) {
+            Ok(false) => true,
+            Ok(true) => file::set_mark(&self.file, false).is_ok(),
+            Err(_) => false,
+        }
+    }
+}
+
+impl Spares {
+    fn new() -> Self {
+        Self {
+            own: Vec::new(),
+            listed: Vec::new(),
+            adopted: false,
+        }
+    }
+
+    /// Begins a listing.
+    fn forget_names(&mut self) {
+        self.listed.clear();
+    }
+
+    /// Notes a listed name that is no ticket.
+    fn note(&mut self, name: &[u8]) {
+        let name = std::str::from_utf8(name)
+            .ok()
+            .filter(|it| is_spare_name(it));
+        if let Some(name) = name.filter(|_| !self.adopted) {
+            self.listed.push(name.to_owned());
+        }
+    }
+
+    /// Returns a file for a ticket with these rights, if there is one. The rights of a spare file
+    /// do not change, so a file with other rights is given up.
+    fn take(&mut self, dir: &Dir, rights: &Rights) -> Option<TicketFile> {
+        self.adopt(dir, rights);
+        while let Some(spare) = self.own.pop() {
+            if spare.is_clean(rights) {
+                return Some(spare);
+            }
+            drop_spare(dir, &spare_name(spare.id.inode), spare.id, &spare.file);
+        }
+        None
+    }
+
+    fn has_room(&self) -> bool {
+        self.own.len() < MOST_SPARES
+    }
+
+    fn put(&mut self, spare: TicketFile) {
+        self.own.push(spare);
+    }
+
+    /// Adopts the files of dead processes, once for each queue. Deletes files beyond the limit,
+    /// files that have another name, and files whose name has the number of another file. The last
+    /// came here with a copy of the directory.
+    fn adopt(&mut self, dir: &Dir, rights: &Rights) {
+        if std::mem::replace(&mut self.adopted, true) {
+            return;
+        }
+        for name in std::mem::take(&mut self.listed) {
+            let Some((file, id)) = of_dead_process(dir, &name) else {
+                continue;
+            };
+            // Another user may have put this file here. So it is adopted only if it is as it should
+            // be, and never changed.
+            let fits = spare_name(id.inode) == name && Dir::is_for(&file, rights);
+            // Only the process that has the lock links the file, so this stays true.
+            let one = file::names_of(&file).is_ok_and(|names| names == 1);
+            if fits && one && self.has_room() {
+                self.own.push(TicketFile::new(file, id, rights.clone()));
+            } else {
+                drop_spare(dir, &name, id, &file);
+            }
+        }
+    }
+
+    /// Deletes the spare files of this process.
+    fn drop_own(&mut self, dir: &Dir) {
+        for spare in self.own.drain(..) {
+            // A file that cannot be deleted is adopted by another process later.
+            let _ = dir.unlink(&spare_name(spare.id.inode));
+        }
+    }
+
+    /// Looks for files of dead processes again, from the next listing on.
+    fn adopt_again(&mut self) {
+        self.adopted = false;
+    }
+
+    /// Deletes all listed spare files, also those of living processes, which create new ones. On
+    /// failure returns the name that could not be deleted.
+    fn delete_listed(&mut self, dir: &Dir) -> Result<(), (String, io::Error)> {
+        for name in std::mem::take(&mut self.listed) {
+            dir.unlink(&name).map_err(|error| (name, error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the name under which a spare file with this inode is kept.
+fn spare_name(inode: u64) -> String {
+    format!("{SPARE}{inode}")
+}
+
+/// Returns whether this is the name of a spare file, with any number.
+fn is_spare_name(name: &str) -> bool {
+    let number = name.strip_prefix(SPARE);
+    number.is_some_and(|it| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Returns the inode of the file that a note was written on, as the note says.
+pub(super) fn file_noted(words: &str) -> Option<u64> {
+    let mut words = words.split_ascii_whitespace();
+    words.find_map(|word| word.strip_prefix(FILE)?.parse().ok())
+}
+
+/// Deletes the name of a locked file, and unlocks it. With a second name the file may be the ticket
+/// of a dead process, which our lock must not keep alive.
+fn drop_spare(dir: &Dir, name: &str, id: FileId, file: &Private) {
+    if matches!(dir.find(name), Ok(Some(found)) if found.id == id) {
+        let _ = dir.unlink(name);
+    }
+    let _ = flock::unlock(file);
+}
+
+/// Opens and locks the spare file of this name. Returns `None` if it is locked. If it was free, its
+/// process is dead, or it is a copy.
+fn of_dead_process(dir: &Dir, name: &str) -> Option<(Private, FileId)> {
+    let Ok(Opened::File { file, .. }) = dir.open_ticket(name) else {
+        return None;
+    };
+    let file = Private::new(file);
+    let id = file::id_of(&file).ok()?;
+    let ours = flock::try_lock_own(&file, false).ok()?;
+    ours.then_some((file, id))
 }
 
 #[cfg(test)]
@@ -588,14 +797,14 @@ mod tests {
         sorted.sort();
         assert!(there().eq(sorted), "{:?}", there().collect::<Vec<_>>());
         let next = take(&mut queue);
-        assert!(names.contains(&spare::name_of(next.file.id)));
+        assert!(names.contains(&spare_name(next.file.id.inode)));
         queue.give_up(next).expect("given up");
         assert_eq!(there().count(), 2);
         // The process dies, and the next one uses what is left.
         drop(queue);
         let mut queue = open();
         let next = take(&mut queue);
-        assert!(names.contains(&spare::name_of(next.file.id)));
+        assert!(names.contains(&spare_name(next.file.id.inode)));
         queue.give_up(next).expect("given up");
         assert_eq!(there().count(), 2);
         queue.drop_spares();

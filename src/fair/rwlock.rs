@@ -12,10 +12,9 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::guard::{fair_guard, lends_its_file};
 use super::record::Kind;
 use super::ticket::Mode;
-use super::{Fair, FifoConfig, FifoOptions, Shared, fair_methods};
+use super::{Fair, FifoConfig, FifoOptions, Shared, fair_guard, fair_methods, lends_its_file};
 use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
 use crate::any::{AnySharedLock, becomes_any};

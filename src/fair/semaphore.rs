@@ -12,13 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::disk::Resized;
-use super::guard::fair_guard;
 use super::kind::FifoKind;
 use super::line::Line;
 use super::record::Kind;
 use super::slots::{Names, Slots};
 use super::ticket::Mode;
-use super::{FifoConfig, Shared, check_options, fair_methods, in_temporary_directory};
+use super::{FifoConfig, Shared, check_options, fair_guard, fair_methods, in_temporary_directory};
 use crate::acquire::Acquire;
 use crate::any::{AnySemaphore, becomes_any};
 use crate::error::{Error, ErrorKind, Result};

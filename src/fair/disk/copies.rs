@@ -31,19 +31,11 @@ impl Disk {
         let (Some(queue), Some(old)) = (&self.queue, &self.state) else {
             return Ok(false);
         };
-        let Some(draft) = queue.create_draft()? else {
+        let replaced = queue.replace_state(|file, id| self.write_copy(old, file, id.inode))?;
+        let Some((file, id)) = replaced else {
             return Ok(false);
         };
-        let replaced = self.write_copy(old, &draft.file, draft.id.inode);
-        let replaced = replaced.and_then(|()| {
-            step::at(Step::ReplaceState);
-            queue.name_state(&draft)
-        });
-        if !matches!(replaced, Ok(true)) {
-            queue.drop_draft(&draft);
-            return replaced;
-        }
-        let old = self.use_state(draft.file, draft.id);
+        let old = self.use_state(file, id);
         self.state_linked = false;
         step::at(Step::UnlockState);
         if let Some(old) = old {

@@ -6,10 +6,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Cleared, Disk};
+use super::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::record::{self, Content, Flag, Record};
 use crate::fair::slots::Slots;
+use crate::status::Removal;
 use crate::step::{self, Step};
 use crate::sys::file::{self, FileId};
 
@@ -188,20 +189,20 @@ impl Disk {
     }
 
     /// Removes the semaphore. The caller has all permits in hand, and the queue is empty.
-    pub(crate) fn remove_slots(&mut self) -> Result<Cleared> {
+    pub(crate) fn remove_slots(&mut self) -> Result<Removal> {
         let Some(record) = self.try_state_as_it_is()? else {
-            return Ok(Cleared::InUse);
+            return Ok(Removal::InUse);
         };
         let known = self.slots.as_ref().map(Slots::limit);
         let cleared = match record.map(limit_of) {
             // Another process has changed the limit, so these may not be all permits.
-            Some(limit) if Some(limit) != known => Ok(Cleared::InUse),
+            Some(limit) if Some(limit) != known => Ok(Removal::InUse),
             _ => self.remove_locked(record),
         };
         self.unlock_state();
         self.reopen();
         match (cleared?, &self.slots) {
-            (Cleared::Removed, Some(slots)) => slots.unlink().map(|()| Cleared::Removed),
+            (Removal::Removed, Some(slots)) => slots.unlink().map(|()| Removal::Removed),
             (cleared, _) => Ok(cleared),
         }
     }
@@ -240,7 +241,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::fair::disk::Place;
+    use crate::fair::Place;
     use crate::fair::record::Kind;
     use crate::fair::slots::Names;
 

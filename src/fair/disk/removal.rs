@@ -8,17 +8,18 @@
 //! content holds data of other programs and stays. A record with a second name gets no tombstone;
 //! see [`copies`](super::copies).
 
-use super::{Cleared, Disk, StateLock};
+use super::{Disk, StateLock};
 use crate::error::{Error, Result};
 use crate::fair::door::{Door, remove_file, remove_file_in};
 use crate::fair::record::{self, Flag, Record};
+use crate::status::Removal;
 use crate::step::{self, Step};
 use crate::sys::file;
 
 impl Disk {
     /// Removes the lock from disk. The door is locked and current, and the queue was found empty.
     /// With `keep_crash` nothing is removed while a crash is unreported.
-    pub(crate) fn remove(&mut self, door: Door, keep_crash: bool) -> Result<Cleared> {
+    pub(crate) fn remove(&mut self, door: Door, keep_crash: bool) -> Result<Removal> {
         let result = self.remove_all(&door, keep_crash);
         let left = door
             .leave()
@@ -27,23 +28,23 @@ impl Disk {
         left.map(|()| cleared)
     }
 
-    fn remove_all(&mut self, door: &Door, keep_crash: bool) -> Result<Cleared> {
+    fn remove_all(&mut self, door: &Door, keep_crash: bool) -> Result<Removal> {
         let record = match self.try_state_as_it_is()? {
             Some(record) => record,
             None => match self.refused(door)? {
                 StateLock::Elsewhere => return Err(self.replaced()),
-                _ => return Ok(Cleared::InUse),
+                _ => return Ok(Removal::InUse),
             },
         };
         let unreported = keep_crash && record.is_some_and(|record| record.flag != Flag::Clear);
         let result = match unreported {
-            true => Ok(Cleared::InUse),
+            true => Ok(Removal::InUse),
             false => self.remove_locked(record),
         };
         self.unlock_state();
         self.reopen();
-        if result? == Cleared::InUse {
-            return Ok(Cleared::InUse);
+        if result? == Removal::InUse {
+            return Ok(Removal::InUse);
         }
         step::at(Step::UnlinkDoor);
         let path = &self.place.door;
@@ -53,17 +54,17 @@ impl Disk {
         if empty && door.is_current(path).map_err(at)? {
             remove_file(path, "remove the lock file")?;
         }
-        Ok(Cleared::Removed)
+        Ok(Removal::Removed)
     }
 
-    pub(super) fn remove_locked(&mut self, record: Option<Record>) -> Result<Cleared> {
+    pub(super) fn remove_locked(&mut self, record: Option<Record>) -> Result<Removal> {
         let path = self.place.state();
         let at = |error| Error::io("write the state file", &path, error);
         if let Some(queue) = &mut self.queue {
             queue.clear_spares()?;
         }
         let Some(file) = &self.state else {
-            return Ok(Cleared::InUse);
+            return Ok(Removal::InUse);
         };
         step::at(Step::TombstoneState);
         let mut kept = [0; record::LENGTH];
@@ -79,14 +80,14 @@ impl Disk {
         let removed = std::fs::remove_dir(&self.place.queue);
         let error = match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => error,
-            _ => return Ok(Cleared::Removed),
+            _ => return Ok(Removal::Removed),
         };
         // Write the record back for the next holder. A file that is there already is newer.
         let there = file::id_at(&path).map_err(at)?.is_some();
         if record.is_some() && !there {
             let at = |e| Error::io("write the state file back", &path, e);
             let Some(queue) = &self.queue else {
-                return Ok(Cleared::InUse);
+                return Ok(Removal::InUse);
             };
             let (fresh, id) = queue.open_state().map_err(at)?;
             record::set_file(&mut kept[..length], id.inode);
@@ -94,7 +95,7 @@ impl Disk {
         }
         // A process took a ticket meanwhile, or the directory contains other files.
         if error.kind() == std::io::ErrorKind::DirectoryNotEmpty {
-            return Ok(Cleared::InUse);
+            return Ok(Removal::InUse);
         }
         Err(Error::io(
             "remove the queue directory",

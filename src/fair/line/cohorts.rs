@@ -29,10 +29,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::possession::Offer;
-use super::request::{Settings, Want};
+use super::Offer;
 use crate::fair::queue_dir::OwnTicket;
 use crate::fair::ticket::{Mode, Ticket};
+use crate::fair::{Settings, Want};
 use crate::foreign::SafeWaker;
 
 const NONE: u32 = u32::MAX;
@@ -507,8 +507,8 @@ impl Cohorts {
 mod tests {
     use std::task::Waker;
 
-    use super::super::request::Caller;
     use super::*;
+    use crate::fair::Caller;
 
     fn settings() -> Arc<Settings> {
         Arc::new(Settings {

@@ -8,9 +8,10 @@
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::task::{Poll, Waker};
 
-use super::Site;
 use super::effects::Effects;
+use super::{Core, Line, Site};
 use crate::fair::door::Door;
 use crate::foreign::SafeWaker;
 use crate::loss::Loss;
@@ -28,18 +29,104 @@ pub(super) struct LossState {
     wakers: Vec<SafeWaker>,
 }
 
+impl Line {
+    pub(in crate::fair) fn is_held(&self, token: u64) -> bool {
+        !self.is_foreign() && self.with(|core| core.is_held(token))
+    }
+
+    /// Prepares [`Line::poll_lost`] for a guard that is out.
+    pub(in crate::fair) fn watch_for_loss(&self) -> Arc<OnceLock<Loss>> {
+        if self.is_foreign() {
+            return Arc::default();
+        }
+        self.with(Core::watch_for_loss)
+    }
+
+    pub(in crate::fair) fn poll_lost(
+        &self,
+        latch: &OnceLock<Loss>,
+        token: u64,
+        waker: &Waker,
+    ) -> Poll<Loss> {
+        match latch.get() {
+            Some(loss) => Poll::Ready(*loss),
+            None if self.is_foreign() => Poll::Pending,
+            None => {
+                let mut waker = Some(SafeWaker::of(waker));
+                self.with(|core| core.poll_lost(latch, token, &mut waker))
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Returns whether the guard with this token still has the lock.
+    fn is_held(&mut self, token: u64) -> bool {
+        self.look_for_loss();
+        let possession = self.possession.as_ref();
+        possession.is_some_and(|it| it.token() == token && it.loss.get().is_none())
+    }
+
+    /// Begins to watch for a loss of the present grant.
+    fn watch_for_loss(&mut self) -> Arc<OnceLock<Loss>> {
+        self.look_for_loss();
+        let Some(possession) = &mut self.possession else {
+            return Arc::default();
+        };
+        let latch = possession.loss.latch();
+        if let Some(door) = possession.door().cloned()
+            && possession.loss.watch(&door, self.site)
+        {
+            self.look_for_loss();
+        }
+        latch
+    }
+
+    fn poll_lost(
+        &mut self,
+        latch: &OnceLock<Loss>,
+        token: u64,
+        waker: &mut Option<SafeWaker>,
+    ) -> Poll<Loss> {
+        if let Some(loss) = latch.get() {
+            return Poll::Ready(*loss);
+        }
+        let possession = self.possession.as_mut();
+        if let Some(possession) = possession.filter(|it| it.token() == token) {
+            possession.loss.wait(waker);
+            self.agenda.compare_later();
+        }
+        Poll::Pending
+    }
+
+    /// Compares the door with its path.
+    pub(super) fn look_for_loss(&mut self) {
+        let Some(possession) = &mut self.possession else {
+            return;
+        };
+        let Some(door) = possession.door().cloned() else {
+            return;
+        };
+        let path = &self.disk.place().door;
+        possession.loss.look(&door, path, &mut self.effects);
+        if possession.loss.is_awaited() {
+            self.agenda.compare_later();
+        }
+    }
+}
+
 impl LossState {
     pub(super) fn get(&self) -> Option<Loss> {
         self.loss
     }
 
     /// Returns whether a caller waits for a loss.
-    pub(super) fn is_awaited(&self) -> bool {
+    fn is_awaited(&self) -> bool {
         !self.wakers.is_empty()
     }
 
     /// Returns the latch of the present grant.
-    pub(super) fn latch(&mut self) -> Arc<OnceLock<Loss>> {
+    fn latch(&mut self) -> Arc<OnceLock<Loss>> {
         let latch = self.latch.get_or_insert_default().clone();
         if let Some(loss) = self.loss {
             latch.get_or_init(|| loss);
@@ -49,7 +136,7 @@ impl LossState {
 
     /// Begins to watch the door. Returns whether the watch is new; then the caller must look again,
     /// because the door may have been moved before.
-    pub(super) fn watch(&mut self, door: &Door, site: Site) -> bool {
+    fn watch(&mut self, door: &Door, site: Site) -> bool {
         if !site.events || self.watch.is_some() || self.loss.is_some() {
             return false;
         }
@@ -63,13 +150,13 @@ impl LossState {
     }
 
     /// Keeps a waker until the loss, unless one for the same task is kept already.
-    pub(super) fn wait(&mut self, waker: &mut Option<SafeWaker>) {
+    fn wait(&mut self, waker: &mut Option<SafeWaker>) {
         let wakers = &mut self.wakers;
         wakers.extend(waker.take_if(|it| !wakers.iter().any(|known| known.will_wake(it))));
     }
 
     /// Compares the door with its path, and records a loss. An error of this look is no loss.
-    pub(super) fn look(&mut self, door: &Door, path: &Path, effects: &mut Effects) {
+    fn look(&mut self, door: &Door, path: &Path, effects: &mut Effects) {
         if self.loss.is_none()
             && let Some(loss) = loss_of(path, door.id())
         {

@@ -1,19 +1,52 @@
 //! [`Line`]: one lock in this process, shared by all its handles, futures and guards.
 //!
-//! A line is a mutex around [`core::Core`]. Its callers are futures that are polled or dropped,
-//! guards that are released, and the watch thread. Wakers are called after the mutex is free.
+//! A line is a mutex around a [`Core`]: the state, and everything that changes it. Its callers are
+//! futures that are polled or dropped, guards that are released, and the watch thread. A step under
+//! the mutex never waits. Wakers are called after the mutex is free.
 //!
 //! All handles on one path share one line. It is found by the canonical path of the directory and
 //! the name of the file, so two spellings of one path lead to the same line.
 //!
+//! # Algorithm
+//!
+//! The process is *out* (it has nothing of the lock) or in [*possession*](possession) of it.
+//! While it is out, the first [cohort](cohorts) with an awake waiter has a
+//! [contender](contender) in the queue on disk. When the contender has entered, the process
+//! takes possession, and *serves* that cohort: it offers the lock to the first task that is awake.
+//! The task claims the *offer* when it is polled. If its future is dropped, or the offer lapses,
+//! the offer goes to the next task. When no task is left that could get an offer, the process
+//! leaves.
+//!
+//! While the process has the whole lock there is no contender, because there is no more to acquire.
+//! While it has a share, with readers inside, later cohorts queue as if they belonged to another
+//! process. Readers that become first enter with the readers inside.
+//!
 //! # The parts
 //!
-//! - [`core`]: the state, and everything that changes it. Read it first.
-//! - [`cohorts`]: the waiters of this process. [`contender`], [`bypass`]: its wait on disk.
-//! - [`possession`]: what this process has of the lock. [`loss`]: how it learns that it lost it.
-//! - [`request`]: what a caller asks for and gets. [`effects`]: what a step leaves to do.
-//! - [`tail`]: the last look at the queue. [`agenda`]: the timers. [`idle`]: lines with open files.
-//! - [`holders`], [`observer`]: the status, seen from outside.
+//! - this file: the mutex, offers and grants, the ends of waits and holds, events, timers
+//! - [`arrival`]: how a task acquires the lock at once, or begins to wait
+//! - [`contend`]: which cohort waits on disk, and what comes of it
+//! - [`readers`], [`permits`]: what differs for readers and for permits
+//! - [`cohorts`]: the waiters of this process. [`contender`], [`bypass`]: its wait on disk
+//! - [`possession`]: what this process has of the lock. [`loss`]: how it learns that it lost it
+//! - [`effects`]: what a step leaves to do. [`agenda`]: the timers. [`tail`]: the last look at the
+//!   queue. [`idle`]: lines with open files
+//! - [`view`]: the status. [`observer`]: its changes. [`removal`]: removing the lock
+//!
+//! # Invariants
+//!
+//! 1. Between two calls, `possession` is set exactly while a guard or an offer of this process has
+//!    the lock.
+//! 2. By guards and offers, one writer or any number of readers are inside. They share the door's
+//!    descriptor.
+//! 3. A cohort with waiters has a ticket, or is the cohort that is served.
+//! 4. A ticket is removed only after its last waiter has its guard (`leftovers`) or has left.
+//! 5. A crash that was found is reported to exactly one guard, or stays on disk.
+//!
+//! # Fairness
+//!
+//! First come, first served, over all tasks of all processes, except that frozen waiters are
+//! bypassed until they wake.
 //!
 //! # After a fork
 //!
@@ -25,50 +58,57 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use self::core::Core;
-use self::core::view::{self, Outsiders};
-use self::holders::Locks;
+use self::agenda::Agenda;
+pub(super) use self::cohorts::Key;
+use self::cohorts::{Cohort, CohortId, Cohorts};
+use self::contender::{Cause, Contender};
+use self::effects::Effects;
+pub(super) use self::observer::Observer;
 use self::observer::Observers;
-use self::request::Request;
-use self::tail::Flags;
-use super::disk::{Cleared, Disk, Place, Resized};
-use super::door::{self, Probed};
+use self::possession::{Extent, Possession};
+use self::tail::{Flags, Tail};
+use super::disk::{Disk, Entered};
+use super::door::Door;
+use super::queue_dir::OwnTicket;
 use super::record::Kind;
 use super::slots::Slots;
-use super::ticket::Mode;
-use crate::backend;
+use super::ticket::{Mode, Ticket};
+use super::{Caller, Grant, Place, Settings, Share, Want, closed_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
 use crate::loss::Loss;
 use crate::path::canonical;
-use crate::stats::{Counts, Stats};
-use crate::status::{Status, Waiting};
+use crate::stats::Counts;
+use crate::step::{self, Step};
+use crate::sys::file::{check_lock_path, duplicate_for_exec};
 use crate::sys::filesystem::FileSystem;
 use crate::sys::fork::{PerProcess, generation};
+use crate::trace::Note;
 use crate::watch::{Seen, WatchId, Watcher, WatcherId, watch};
 
 mod agenda;
+mod arrival;
 mod bypass;
 mod cohorts;
+mod contend;
 mod contender;
-mod core;
 mod effects;
-mod holders;
 mod idle;
 mod loss;
 mod observer;
+mod permits;
 mod possession;
-mod request;
+mod readers;
+mod removal;
 mod tail;
+mod view;
 
-pub(crate) use cohorts::Key;
-pub(crate) use core::Arrived;
-pub(crate) use observer::Observer;
-pub(crate) use request::{Caller, Grant, Settings, Share, Want};
+/// How often the record of a semaphore is tried while another process has it locked.
+const TRIES: u32 = 64;
 
 /// The lines of this process, by path.
 static LINES: PerProcess<Mutex<HashMap<PathBuf, Weak<Line>>>> = PerProcess::new(Mutex::default);
@@ -88,7 +128,7 @@ struct Site {
 }
 
 /// One lock in this process.
-pub(crate) struct Line {
+pub(super) struct Line {
     this: Weak<Self>,
     place: Arc<Place>,
     kind: Kind,
@@ -101,9 +141,42 @@ pub(crate) struct Line {
     core: Mutex<Core>,
 }
 
+/// The state of one lock in one process.
+struct Core {
+    disk: Disk,
+    cohorts: Cohorts,
+    possession: Option<Possession>,
+    contender: Option<Contender>,
+    /// Failed waits whose tasks have not been polled yet.
+    failures: Vec<(Key, Error)>,
+    /// Tickets that are no longer needed, and not removed yet.
+    leftovers: Vec<OwnTicket>,
+    tail: Tail,
+    /// Whether the last attempt without a ticket met a queue or a locked door.
+    saw_queue: bool,
+    /// Whether readers of this process are inside under a whole lock. If another process queues,
+    /// the lock must be shared at once. The watch thread reads this without the mutex.
+    shareable: Arc<AtomicBool>,
+    agenda: Agenda,
+    /// Whether the line is in the list of those with [open files](idle).
+    listed: bool,
+    /// Whether it was used since it was asked to close its files.
+    used: bool,
+    site: Site,
+    effects: Effects,
+}
+
+/// What a guard is made of.
+#[derive(Clone, Copy, Debug, Default)]
+struct Offer {
+    token: u64,
+    /// Whether it came from another task of this process.
+    in_memory: bool,
+}
+
 impl Line {
     /// Returns the line of the lock file at this path. All callers in this process share it.
-    pub(crate) fn of(path: &Path, kind: Kind, slots: Option<Slots>) -> Result<Arc<Self>> {
+    pub(super) fn of(path: &Path, kind: Kind, slots: Option<Slots>) -> Result<Arc<Self>> {
         let door = canonical(path)?;
         let mut lines = lines();
         let Some(line) = lines.get(&door).and_then(Weak::upgrade) else {
@@ -134,44 +207,40 @@ impl Line {
                 events,
                 threads,
             };
-            let core = Core::new(Disk::new(place.clone(), kind, slots), site);
+            let disk = Disk::new(place.clone(), kind, slots);
+            let core = Core::new(disk, site);
             Self {
                 this: line.clone(),
                 place,
                 kind,
                 generation: generation(),
                 site,
-                flags: core.flags().clone(),
-                shareable: core.shareable().clone(),
-                counts: core.counts().clone(),
+                flags: core.tail.flags().clone(),
+                shareable: core.shareable.clone(),
+                counts: core.effects.counts().clone(),
                 observers: Observers::default(),
                 core: Mutex::new(core),
             }
         })
     }
 
-    pub(crate) fn place(&self) -> &Place {
+    pub(super) fn place(&self) -> &Place {
         &self.place
     }
 
-    pub(crate) fn counts(&self) -> &Counts {
+    pub(super) fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// Returns what this line has done so far.
-    pub(crate) fn stats(&self) -> Stats {
-        self.counts.snapshot()
-    }
-
     /// Returns whether file events wake waiters here. Otherwise they poll.
-    pub(crate) fn has_events(&self) -> bool {
+    pub(super) fn has_events(&self) -> bool {
         self.site.events
     }
 
     /// Fails if there can be no lock of this kind at the path.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let path = &self.place.door;
-        if let Err(error) = crate::sys::file::check_lock_path(path) {
+        if let Err(error) = check_lock_path(path) {
             let kind = match error.kind() {
                 std::io::ErrorKind::InvalidInput => ErrorKind::InvalidInput,
                 _ => return Err(Error::io("look at the lock file", path, error)),
@@ -182,85 +251,12 @@ impl Line {
                 path,
             ));
         }
-        self.with(|core| core.disk().check_kind())
+        self.with(|core| core.disk.check_kind())
     }
 
     /// Returns whether this line was created by the parent, before a fork.
-    pub(crate) fn is_foreign(&self) -> bool {
+    pub(super) fn is_foreign(&self) -> bool {
         self.generation != generation()
-    }
-
-    /// Returns the path of a permit's file.
-    pub(crate) fn slot_path(&self, number: u32) -> PathBuf {
-        let path = self.with(|core| core.disk().slots().map(|it| it.path(number)));
-        path.unwrap_or_default()
-    }
-
-    /// Returns how many permits there are, as far as this process knows.
-    pub(crate) fn limit(&self) -> u32 {
-        let limit = self.with(|core| core.disk().slots().map(Slots::limit));
-        limit.unwrap_or(0)
-    }
-
-    /// Returns how many permits there are, as the record says now.
-    pub(crate) fn current_limit(&self) -> Result<u32> {
-        self.refuse_foreign()?;
-        self.with(|core| core.disk().adopt_limit())?;
-        Ok(self.limit())
-    }
-
-    /// Returns how many slots no process has locked.
-    pub(crate) fn available(&self) -> Result<u32> {
-        self.current_limit()?;
-        let slots = self.with(|core| core.slots_of_others());
-        let locks = Locks::new();
-        let mut free = 0;
-        for slot in slots {
-            let owners = locks.table().owners(&slot);
-            free += u32::from(match owners.listed.is_empty() {
-                true if !owners.all => self.try_slot(&slot)? == Probed::Free,
-                is_free => is_free,
-            });
-        }
-        Ok(free)
-    }
-
-    /// Tries a slot, under the mutex as [`probe`](Self::probe) does.
-    fn try_slot(&self, slot: &Path) -> Result<Probed> {
-        let _core = self.core();
-        door::probe(slot)
-    }
-
-    /// Records another number of permits, and wakes waiters.
-    pub(crate) fn resize(&self, limit: u32, held: u32) -> Result<Resized> {
-        self.refuse_foreign()?;
-        self.with(|core| core.resize(limit, held))
-    }
-
-    /// Fails if another limit is recorded.
-    pub(crate) fn check_limit(&self, limit: u32) -> Result<()> {
-        self.with(|core| core.disk().check_limit(limit))
-    }
-
-    /// Fails if the semaphore at this path has other slot files or another limit.
-    fn check_slots(&self, theirs: Option<&Slots>) -> Result<()> {
-        let Some(theirs) = theirs else { return Ok(()) };
-        let (same, limit) = self.with(|core| {
-            let ours = core.disk().slots();
-            ours.map_or((false, 0), |it| (it.are_as(theirs), it.limit()))
-        });
-        let text = match same {
-            true if limit == theirs.limit() => return Ok(()),
-            true => format!(
-                "this process has a semaphore of {limit} permits open at this path, not of {}",
-                theirs.limit()
-            ),
-            false => {
-                "this process has a semaphore with other slot files open at this path".to_owned()
-            }
-        };
-        let kind = ErrorKind::Incompatible;
-        Err(Error::at(kind, text, &self.place.door))
     }
 
     fn refuse_foreign(&self) -> Result<()> {
@@ -281,12 +277,18 @@ impl Line {
         self.with_timer(step).0
     }
 
-    /// Does the same, and reports whether the timer could be set.
+    /// Does the same for a step that a forked child must not take.
+    fn run<R>(&self, step: impl FnOnce(&mut Core) -> Result<R>) -> Result<R> {
+        self.refuse_foreign()?;
+        self.with(step)
+    }
+
+    /// Does the same as [`with`](Self::with), and reports whether the timer could be set.
     fn with_timer<R>(&self, step: impl FnOnce(&mut Core) -> R) -> (R, Result<()>) {
         let mut core = self.core();
         let result = step(&mut core);
         let armed = self.arm(&mut core);
-        let deferred = core.take_effects();
+        let deferred = core.effects.take();
         let keeps = core.begins_to_keep();
         drop(core);
         if keeps {
@@ -320,54 +322,7 @@ impl Line {
         Ok(())
     }
 
-    /// Acquires the lock at once, or begins to wait. The key of a wait must be polled or cancelled.
-    pub(crate) fn enter(
-        &self,
-        settings: &Arc<Settings>,
-        mode: Mode,
-        asked: &backend::Request,
-        waker: &Waker,
-    ) -> Result<Arrived> {
-        self.refuse_foreign()?;
-        let mut waker = Some(SafeWaker::of(waker));
-        let by = asked.thread.map_or_else(Caller::of_here, Caller::Thread);
-        let request = Request {
-            settings,
-            want: Want { mode, by },
-            most: asked.max_waiting,
-            quiet: self.flags.are_quiet(),
-            now: asked.now(),
-        };
-        let enter = |core: &mut Core| core.enter(&request, &mut waker);
-        let (arrived, armed) = self.with_room(enter);
-        match (arrived?, armed) {
-            (Arrived::Waiting(key), Err(error)) => {
-                self.cancel(key);
-                Err(error)
-            }
-            (arrived, _) => Ok(arrived),
-        }
-    }
-
-    /// Acquires the lock if that needs no wait.
-    pub(crate) fn try_enter(&self, settings: &Arc<Settings>, mode: Mode) -> Result<Option<Grant>> {
-        self.refuse_foreign()?;
-        let by = Caller::of_here();
-        let request = Request {
-            settings,
-            want: Want { mode, by },
-            most: None,
-            quiet: false,
-            now: Instant::now(),
-        };
-        self.with_room(|core| core.try_enter(&request)).0
-    }
-
-    pub(crate) fn closed(&self) -> Error {
-        Error::at(ErrorKind::Closed, "the lock was closed", &self.place.door)
-    }
-
-    pub(crate) fn poll(&self, key: Key, waker: &Waker, now: Instant) -> Poll<Result<Grant>> {
+    pub(super) fn poll(&self, key: Key, waker: &Waker, now: Instant) -> Poll<Result<Grant>> {
         if let Err(error) = self.refuse_foreign() {
             return Poll::Ready(Err(error));
         }
@@ -380,7 +335,7 @@ impl Line {
         self.with(|core| core.poll(key, &mut waker, now))
     }
 
-    pub(crate) fn cancel(&self, key: Key) {
+    pub(super) fn cancel(&self, key: Key) {
         if !self.is_foreign() {
             self.with(|core| core.cancel(key));
         }
@@ -388,48 +343,22 @@ impl Line {
 
     /// Releases the lock. In a forked child this only closes the descriptor. If the caller
     /// `listens`, a look at the path also finds a loss that was not noticed before.
-    pub(crate) fn release(&self, share: Share, want: Want, listens: bool) -> Result<()> {
+    pub(super) fn release(&self, share: Share, want: Want, listens: bool) -> Result<()> {
         if self.is_foreign() {
             return self.refuse_foreign();
         }
         self.with(|core| core.release(share, want, listens))
     }
 
-    /// Notes that the permits of one guard are now in two.
-    pub(crate) fn split(&self) -> Result<()> {
-        self.refuse_foreign()?;
-        self.with(|core| core.split());
-        Ok(())
-    }
-
-    /// Notes that the permits of two guards are now in one.
-    pub(crate) fn merge(&self) -> Result<()> {
-        self.refuse_foreign()?;
-        self.with(|core| core.merge());
-        Ok(())
-    }
-
-    /// Returns whether readers can share this lock.
-    pub(crate) fn shares(&self) -> bool {
-        self.kind == Kind::RwLock
-    }
-
-    /// Turns the writer inside into a reader.
-    pub(crate) fn downgrade(&self) -> Result<()> {
-        self.refuse_foreign()?;
-        self.with(Core::downgrade)
-    }
-
     /// Prepares a hold of this process to outlive its program.
-    pub(crate) fn prepare_exec(&self) -> Result<Option<File>> {
-        self.refuse_foreign()?;
-        self.with(Core::prepare_exec)
+    pub(super) fn prepare_exec(&self) -> Result<Option<File>> {
+        self.run(Core::prepare_exec)
     }
 
     /// Deletes the spare files when the last handle goes. The drop of the line is too late for
     /// that: the watch thread may have the last reference, and the process may end before that
     /// thread is done.
-    pub(crate) fn rest(self: &Arc<Self>) {
+    pub(super) fn rest(self: &Arc<Self>) {
         // The caller has one reference, and that thread may have another.
         if !self.is_foreign() && Arc::strong_count(self) <= 2 {
             self.with(Core::rest);
@@ -437,77 +366,10 @@ impl Line {
     }
 
     /// Ends the waits of one handle and its clones, and refuses new ones.
-    pub(crate) fn close(&self, closed: &Arc<AtomicBool>) {
+    pub(super) fn close(&self, closed: &Arc<AtomicBool>) {
         closed.store(true, Ordering::Release);
         if !self.is_foreign() {
             self.with(|core| core.close(closed));
-        }
-    }
-
-    pub(crate) fn remove(&self, keep_crash: bool) -> Result<Cleared> {
-        self.refuse_foreign()?;
-        self.with(|core| core.remove(keep_crash))
-    }
-
-    pub(crate) fn is_locked(&self) -> Result<bool> {
-        self.refuse_foreign()?;
-        self.with(|core| core.is_locked())
-    }
-
-    pub(crate) fn status(&self) -> Result<Status> {
-        self.look_at(Outsiders::Look, || self.probe())
-    }
-
-    fn look_at(
-        &self,
-        outsiders: Outsiders,
-        probe: impl FnOnce() -> Result<Probed>,
-    ) -> Result<Status> {
-        self.refuse_foreign()?;
-        let snapshot = self.core().snapshot();
-        view::status(&self.place, self.kind, snapshot, outsiders, probe)
-    }
-
-    /// Tries the locks that other processes may hold. This happens under the mutex, so that no task
-    /// of this process meets the probe.
-    fn probe(&self) -> Result<Probed> {
-        self.refuse_foreign()?;
-        self.core().probe()
-    }
-
-    pub(crate) fn waiting(&self, key: Key) -> Option<Waiting> {
-        if self.is_foreign() {
-            return None;
-        }
-        let progress = self.with(|core| core.progress(key));
-        Some(view::waiting(&self.place, self.kind, progress?))
-    }
-
-    pub(crate) fn is_held(&self, token: u64) -> bool {
-        !self.is_foreign() && self.with(|core| core.is_held(token))
-    }
-
-    /// Prepares [`Line::poll_lost`] for a guard that is out.
-    pub(crate) fn watch_for_loss(&self) -> Arc<OnceLock<Loss>> {
-        if self.is_foreign() {
-            return Arc::default();
-        }
-        self.with(Core::watch_for_loss)
-    }
-
-    pub(crate) fn poll_lost(
-        &self,
-        latch: &OnceLock<Loss>,
-        token: u64,
-        waker: &Waker,
-    ) -> Poll<Loss> {
-        match latch.get() {
-            Some(loss) => Poll::Ready(*loss),
-            None if self.is_foreign() => Poll::Pending,
-            None => {
-                let mut waker = Some(SafeWaker::of(waker));
-                self.with(|core| core.poll_lost(latch, token, &mut waker))
-            }
         }
     }
 }
@@ -563,6 +425,616 @@ impl Drop for Line {
                 lines.remove(&self.place.door);
             }
         }
+    }
+}
+
+impl Core {
+    fn new(disk: Disk, site: Site) -> Self {
+        Self {
+            disk,
+            cohorts: Cohorts::new(),
+            possession: None,
+            contender: None,
+            failures: Vec::new(),
+            leftovers: Vec::new(),
+            tail: Tail::new(),
+            saw_queue: false,
+            shareable: Arc::default(),
+            agenda: Agenda::new(),
+            listed: false,
+            used: false,
+            site,
+            effects: Effects::new(),
+        }
+    }
+
+    fn io(&self, step: &'static str, error: std::io::Error) -> Error {
+        Error::io(step, &self.disk.place().door, error)
+    }
+
+    fn error(&self, kind: ErrorKind, text: impl Into<String>) -> Error {
+        Error::at(kind, text, &self.disk.place().door)
+    }
+
+    // ---- What is known ----
+
+    /// Returns the tickets of this process, also those that it no longer needs.
+    fn own_tickets(&self) -> Vec<Ticket> {
+        let leftovers = self.leftovers.iter().map(|own| own.ticket);
+        self.cohorts.tickets().chain(leftovers).collect()
+    }
+
+    /// Fails if the handle is closed. It is called under the mutex, so that no wait begins after
+    /// `close` has ended them all.
+    fn refuse_closed(&self, settings: &Settings) -> Result<()> {
+        settings.refuse_closed(&self.disk.place().door)
+    }
+
+    fn confused(&self) -> Error {
+        let text = "a cohort of waiting tasks has disappeared";
+        self.error(ErrorKind::Corrupt, text)
+    }
+
+    /// Returns whether a guard of this task or thread is out. Always `false` for permits, because a
+    /// holder may want more of them.
+    fn is_held_by(&self, by: Caller) -> bool {
+        let possession = self.possession.as_ref();
+        let known = by != Caller::Unknown && self.disk.slots().is_none();
+        known && possession.is_some_and(|it| it.is_held_by(by))
+    }
+
+    /// Returns how much of the lock this process has.
+    fn extent(&self) -> Option<Extent> {
+        let possession = self.possession.as_ref();
+        possession.map(|it| it.extent(&self.disk))
+    }
+
+    /// Returns whether no other process can enter.
+    fn has_whole(&self) -> bool {
+        self.extent().is_some_and(Extent::is_whole)
+    }
+
+    /// Returns whether a task of this process is inside, with a guard or an offer.
+    fn is_someone_inside(&self) -> bool {
+        let possession = self.possession.as_ref();
+        possession.is_some_and(|it| !it.inside().is_empty())
+    }
+
+    /// Returns the cohort to whose tasks this process offers the lock.
+    fn cohort_served(&self) -> Option<CohortId> {
+        self.possession.as_ref()?.cohort()
+    }
+
+    /// Returns whether no task of this process holds or waits.
+    fn is_at_rest(&self) -> bool {
+        self.possession.is_none() && self.cohorts.waiting() == 0
+    }
+
+    // ---- Grants ----
+
+    /// Takes possession of the lock that was entered. Without a door, adds permits to the
+    /// possession that there is.
+    fn possess(&mut self, door: Option<Door>, entered: Entered, mode: Mode) -> &mut Possession {
+        if entered.predecessor_crashed {
+            let token = entered.token;
+            self.effects.note(Note::PredecessorCrashed { token });
+        }
+        debug_assert!(door.is_none() || self.possession.is_none(), "a second door");
+        let more = self.possession.take().filter(|_| door.is_none());
+        let possession = match more {
+            Some(mut possession) => {
+                possession.entered_again(entered.token);
+                possession
+            }
+            None => Possession::new(door, entered, mode),
+        };
+        self.possession.insert(possession)
+    }
+
+    /// Polls a waiting task. Takes its waker if the waker must be kept.
+    fn poll(
+        &mut self,
+        key: Key,
+        waker: &mut Option<SafeWaker>,
+        now: Instant,
+    ) -> Poll<Result<Grant>> {
+        self.continue_entry();
+        if self.cohorts.note_poll(key) {
+            self.unmark_cohort_of(key);
+            self.settle();
+        }
+        // This comes after the drives, which may end this very wait.
+        if let Some(error) = self.take_failure(key) {
+            return Poll::Ready(Err(error));
+        }
+        let Some(waiter) = self.cohorts.get_mut(key) else {
+            return Poll::Pending;
+        };
+        if let Some(offer) = waiter.offer() {
+            let grant = self.claim(key, offer, now);
+            return grant.map_or(Poll::Pending, |grant| Poll::Ready(Ok(grant)));
+        }
+        if let Some(waker) = waker.take() {
+            let old = waiter.set_waker(waker);
+            self.effects.discard(old);
+        }
+        Poll::Pending
+    }
+
+    /// Unmarks the ticket of a waiter that is awake again: its cohort is first from now on. This is
+    /// needed also while the process has the lock for a later cohort. Otherwise the next process
+    /// would still bypass the ticket when this one leaves.
+    fn unmark_cohort_of(&mut self, key: Key) {
+        let cohort = self.cohorts.get(key).map(|it| it.cohort());
+        if let Some(own) = cohort.and_then(|it| self.cohorts.ticket(it)) {
+            // The contender of this cohort looks at the mark again.
+            let _ = self.disk.unmark(own);
+        }
+    }
+
+    fn take_failure(&mut self, key: Key) -> Option<Error> {
+        let mut failures = self.failures.iter();
+        let index = failures.position(|(failed, _)| *failed == key)?;
+        Some(self.failures.swap_remove(index).1)
+    }
+
+    /// Turns the offer into a grant. The claim of a writer does not touch the disk, so the ticket
+    /// is removed later.
+    fn claim(&mut self, key: Key, offer: Offer, now: Instant) -> Option<Grant> {
+        let mut waiter = self.cohorts.leave(key)?;
+        self.effects.discard(waiter.take_waker());
+        step::at(Step::Grant);
+        let possession = self.possession.as_mut()?;
+        possession.claimed(now);
+        let shared = possession.extent(&self.disk) == Extent::Share;
+        let mut grant = self.grant(waiter.want, offer, &waiter.settings)?;
+        let waited = now.saturating_duration_since(waiter.since);
+        self.effects.counts().waited(waited);
+        grant.waited = Some(waited);
+        self.ticket_done(waiter.cohort(), shared, now);
+        self.reader_entered(&grant);
+        Some(grant)
+    }
+
+    /// Makes the grant of a caller that was admitted. Every grant is made here.
+    fn grant(&mut self, want: Want, offer: Offer, settings: &Settings) -> Option<Grant> {
+        let possession = self.possession.as_mut()?;
+        let grant = possession.grant(want, offer.token, settings, &mut self.disk);
+        let counts = self.effects.counts();
+        counts.grants.add(1);
+        counts.in_memory.add(u64::from(offer.in_memory));
+        Some(grant)
+    }
+
+    /// Releases the ticket of a cohort that is empty. If the lock is `shared`, readers of other
+    /// processes may wait behind the ticket, so it is removed at once.
+    fn ticket_done(&mut self, id: CohortId, shared: bool, now: Instant) {
+        if !self.cohorts.cohort(id).is_some_and(Cohort::is_empty) {
+            return;
+        }
+        if let Some(ticket) = self.cohorts.take_ticket(id) {
+            self.leftovers.push(ticket);
+            self.agenda.claimed(now);
+        }
+        if self.cohort_served() != Some(id) {
+            self.cohorts.remove(id);
+        }
+        if shared {
+            self.tidy();
+        }
+    }
+
+    /// Counts one more task as inside. Returns its offer.
+    fn admit(&mut self, mode: Mode) -> Offer {
+        let possession = self.possession.as_mut();
+        Offer {
+            token: possession.map_or(0, |it| it.admit(mode)),
+            in_memory: false,
+        }
+    }
+
+    /// Offers the lock to all waiters that are admitted now, in order.
+    fn serve(&mut self) -> Result<()> {
+        let mut tries = 0;
+        while let Some((next, mode)) = self.next_in_memory() {
+            match self.prepare_for(next, mode)? {
+                true => {}
+                // Another process has the record locked for a moment, or the permits were beyond a
+                // new limit.
+                false if tries < TRIES => {
+                    tries += 1;
+                    std::thread::yield_now();
+                    continue;
+                }
+                // Its contender, or the next release of permits, tries again.
+                false => break,
+            }
+            self.offer(next, mode, true);
+            if mode == Mode::Exclusive {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the waiter that can get the next offer. There is none if a cohort is first that is
+    /// not served, or if a bypassed waiter has woken.
+    fn next_in_memory(&self) -> Option<(Key, Mode)> {
+        let possession = self.possession.as_ref()?;
+        let cohort = possession.cohort()?;
+        let first = self.cohorts.first_awake()?;
+        if first.id() != cohort {
+            return None;
+        }
+        let (front, waiter) = self.cohorts.front(cohort)?;
+        let (mode, bypassed) = (waiter.want.mode, possession.bypassed());
+        // If the marks cannot be read, a bypassed waiter may have woken.
+        let still_frozen = || self.disk.marks_gone(bypassed).is_ok_and(|gone| !gone);
+        let admitted =
+            possession.admits(mode, &self.disk) && (bypassed.is_empty() || still_frozen());
+        admitted.then_some((front, mode))
+    }
+
+    /// Makes token and held flag right for the next holder in memory. Returns `false` if the caller
+    /// must try again.
+    fn prepare_for(&mut self, next: Key, mode: Mode) -> Result<bool> {
+        let (Some(possession), disk) = (&mut self.possession, &mut self.disk) else {
+            return Ok(true);
+        };
+        match mode {
+            Mode::Shared => possession.set_flag(false, disk)?,
+            Mode::Exclusive => {
+                possession.next_token(disk)?;
+                possession.set_flag(true, disk)?;
+            }
+            Mode::Permits(_) => {
+                let Some(waiter) = self.cohorts.get(next) else {
+                    return Ok(false);
+                };
+                return possession.next_permits_token(&waiter.settings.words, disk);
+            }
+        }
+        Ok(true)
+    }
+
+    fn offer(&mut self, to: Key, mode: Mode, in_memory: bool) {
+        let offer = Offer {
+            in_memory,
+            ..self.admit(mode)
+        };
+        if let Some(waiter) = self.cohorts.offer(to, offer) {
+            self.agenda.offered(waiter.settings.claim_window);
+            self.effects.wake(waiter.take_waker());
+        }
+    }
+
+    // ---- Ends of waits and holds ----
+
+    /// Ends a wait whose future is dropped.
+    fn cancel(&mut self, key: Key) {
+        if self.take_failure(key).is_some() {
+            return;
+        }
+        let Some(mut waiter) = self.cohorts.leave(key) else {
+            return;
+        };
+        self.effects.discard(waiter.take_waker());
+        self.effects.counts().abandoned.add(1);
+        if waiter.offer().is_some()
+            && let Some(possession) = &mut self.possession
+        {
+            possession.withdraw(waiter.want.mode);
+        }
+        self.drop_if_empty(waiter.cohort());
+        self.settle();
+        self.cohorts.shrink();
+    }
+
+    /// Removes a cohort that is empty. Of the cohort that is served it removes only the ticket.
+    fn drop_if_empty(&mut self, id: CohortId) {
+        if !self.cohorts.cohort(id).is_some_and(Cohort::is_empty) {
+            return;
+        }
+        if self.cohort_served() == Some(id) {
+            self.leftovers.extend(self.cohorts.take_ticket(id));
+        } else {
+            if self.contender.as_ref().is_some_and(|it| it.cohort() == id) {
+                self.retire();
+            }
+            self.leftovers.extend(self.cohorts.remove(id));
+        }
+        self.tidy();
+    }
+
+    fn retire(&mut self) {
+        if let Some(contender) = self.contender.take() {
+            contender.retire();
+        }
+    }
+
+    /// Ends the wait of a task with an error.
+    fn fail(&mut self, key: Key, error: Error) {
+        if let Some(mut waiter) = self.cohorts.leave(key) {
+            self.effects.counts().abandoned.add(1);
+            self.failures.push((key, error));
+            self.effects.wake(waiter.take_waker());
+            self.drop_if_empty(waiter.cohort());
+        }
+    }
+
+    /// Ends the waits of one handle and its clones.
+    fn close(&mut self, closed: &Arc<AtomicBool>) {
+        let cohorts = self.cohorts.iter().map(Cohort::id);
+        let all = cohorts.flat_map(|id| self.cohorts.members(id));
+        let ours = all.filter(|(_, it)| Arc::ptr_eq(&it.settings.closed, closed));
+        let keys: Vec<_> = ours.map(|(key, _)| key).collect();
+        for key in keys {
+            let waiter = self.cohorts.get_mut(key);
+            let waker = waiter.and_then(|it| it.take_waker());
+            self.cancel(key);
+            self.failures
+                .push((key, closed_error(&self.disk.place().door)));
+            self.effects.wake(waker);
+        }
+    }
+
+    /// Takes a guard back. Fails with `Lost` if the lock was lost. Looks for a loss that was not
+    /// noticed before only if the caller `listens`.
+    fn release(&mut self, share: Share, want: Want, listens: bool) -> Result<()> {
+        match share {
+            Share::Permits(permits) => return self.release_permits(permits, want),
+            // The possession has a reference of its own.
+            Share::Door(door) => drop(door),
+        }
+        let Some(possession) = &mut self.possession else {
+            return Ok(());
+        };
+        possession.give_back(want);
+        let lost = possession.loss.get();
+        let alone = possession.inside().is_empty();
+        if alone {
+            possession.loss.end_grant(&mut self.effects);
+        }
+        let served = self.serve();
+        if self.is_someone_inside() {
+            if alone {
+                self.share_if_wanted();
+            }
+            return lost.map_or(served, |loss| Err(self.lost(loss)));
+        }
+        let (left, seen) = self.leave(listens);
+        match lost.or(seen) {
+            Some(loss) => Err(self.lost(loss)),
+            None => served.and(left),
+        }
+    }
+
+    fn lost(&self, loss: Loss) -> Error {
+        Error::lost(loss, &self.disk.place().door)
+    }
+
+    /// Does all that this process would still do for its hold, except to unlock: `exec` is about to
+    /// replace its program. Returns a duplicate of the state file, which carries a lock too.
+    fn prepare_exec(&mut self) -> Result<Option<File>> {
+        if let Some(possession) = &mut self.possession {
+            possession.set_flag(false, &mut self.disk)?;
+        }
+        self.tidy();
+        self.disk.drop_spares();
+        let door = self.possession.as_ref().and_then(Possession::door);
+        let state = door.and_then(|_| self.disk.state_file());
+        let duplicate = state.map(duplicate_for_exec).transpose();
+        duplicate.map_err(|e| Error::io("duplicate the state file", self.disk.place().state(), e))
+    }
+
+    /// Moves on after an offer or a guard has gone: offers the lock to the next waiters, or leaves
+    /// if no task is inside. If only readers are left, the lock may be shared.
+    fn settle(&mut self) {
+        // An error has no caller here. The remaining waiters contend on disk then.
+        let _ = self.serve();
+        if self.possession.is_none() {
+            self.drive(Cause::Local, None);
+        } else if self.is_someone_inside() {
+            self.share_if_wanted();
+            self.give_surplus();
+            self.drive(Cause::Local, None);
+        } else {
+            let _ = self.leave(false);
+        }
+    }
+
+    /// Leaves. First the waiters get their tickets, then the lock is released, then the next cohort
+    /// contends on disk.
+    ///
+    /// With `look`, a loss that was not noticed before is found here, while the lock still protects
+    /// the look.
+    fn leave(&mut self, look: bool) -> (Result<()>, Option<Loss>) {
+        let Some(mut possession) = self.possession.take() else {
+            return (Ok(()), None);
+        };
+        self.shareable.store(false, Ordering::SeqCst);
+        possession.give_watch_back(self.site);
+        possession.loss.stop(self.site);
+        possession.loss.end_grant(&mut self.effects);
+        self.agenda.left();
+        let cohort = possession.cohort();
+        if let Some(cohort) = cohort {
+            self.keep_ticket(cohort);
+        }
+        self.mark_frozen(cohort);
+        let (left, loss) = if possession.door().is_some() {
+            possession.leave_door(&mut self.disk, look)
+        } else {
+            let settled = possession.settle_tokens(&mut self.disk);
+            (settled.and(self.give_back_surplus(0, cohort)), None)
+        };
+        if let Some(cohort) = cohort {
+            self.drop_if_empty(cohort);
+        }
+        self.tidy();
+        self.drive(Cause::Local, None);
+        if self.saw_queue {
+            self.effects.yield_to_others();
+        }
+        (left, loss)
+    }
+
+    /// Gives the watch back through which the process entered.
+    fn give_watch_back(&mut self) {
+        if let Some(possession) = &mut self.possession {
+            possession.give_watch_back(self.site);
+        }
+    }
+
+    /// Does what a grant has put off: removes the tickets that are no longer needed, and gives the
+    /// watch of the door back.
+    fn tidy(&mut self) {
+        self.give_watch_back();
+        self.agenda.tidied(!self.leftovers.is_empty());
+        while let Some(own) = self.leftovers.pop() {
+            self.disk.give_up(own);
+        }
+    }
+
+    // ---- Events and timers ----
+
+    fn on_event(&mut self, id: WatchId) {
+        match id.seen {
+            Seen::Predecessor | Seen::Door => {
+                if self.contender.as_mut().is_some_and(|it| it.fired(id)) {
+                    self.drive(Cause::Event, None);
+                }
+            }
+            Seen::Held => {
+                if let Some(possession) = &mut self.possession {
+                    possession.loss.fired(id);
+                }
+                self.look_for_loss();
+            }
+            // Observers and other locks handle these; `Line::on_event` handles `Queue`.
+            Seen::Queue | Seen::Line | Seen::Record => {}
+            Seen::Claim | Seen::Baton | Seen::Process => {}
+            Seen::Everything => {
+                if let Some(possession) = &mut self.possession {
+                    possession.renew_loss_watch(self.site);
+                }
+                self.look_for_loss();
+                if let Some(contender) = &mut self.contender {
+                    contender.forget_watches();
+                }
+                self.drive(Cause::Event, None);
+            }
+        }
+    }
+
+    fn on_timer(&mut self) {
+        let now = Instant::now();
+        let due = self.agenda.take(now);
+        if due.tidy {
+            self.tidy();
+        }
+        if due.rest {
+            match self.is_at_rest() {
+                true => self.disk.drop_spares(),
+                false => self.agenda.rest_when_idle(),
+            }
+        }
+        if due.compare {
+            self.look_for_loss();
+        }
+        if due.tick {
+            self.tick();
+        }
+        let contender = self.contender.as_ref().and_then(Contender::due);
+        if contender.is_some_and(|at| at <= now) {
+            self.drive(Cause::Timer, None);
+        }
+    }
+
+    /// Ends a claim window. Offers that were not claimed in it have lapsed.
+    fn tick(&mut self) {
+        let effects = &mut self.effects;
+        let lapsed = self.cohorts.tick(|waker| effects.wake(Some(waker)));
+        if !lapsed.is_empty() {
+            if let Some(possession) = &mut self.possession {
+                lapsed.into_iter().for_each(|it| possession.withdraw(it));
+            }
+            self.effects.note(Note::Frozen);
+            self.settle();
+        }
+        if let Some(window) = self.cohorts.begin_window() {
+            self.agenda.offered(window);
+        }
+    }
+
+    /// Returns when [`on_timer`](Self::on_timer) must be called, if the watch thread does not know
+    /// it yet.
+    fn must_arm(&mut self) -> Option<Instant> {
+        if self.is_at_rest() {
+            self.agenda.idle();
+        }
+        let contender = self.contender.as_ref().and_then(Contender::due);
+        let due = [self.agenda.next(), contender].into_iter().flatten().min();
+        due.filter(|due| self.agenda.must_arm(*due))
+    }
+
+    /// Notes that the watch thread knows this time.
+    fn armed(&mut self, due: Instant) {
+        self.agenda.armed(due);
+    }
+
+    /// Returns whether the line has open files, and is not listed yet.
+    fn begins_to_keep(&mut self) -> bool {
+        self.used = true;
+        let begins = !self.listed && self.disk.is_open();
+        self.listed |= begins;
+        begins
+    }
+
+    /// Closes the files that only a later task needs: all files of an idle line, or the queue
+    /// directory of one that is held. Returns `false` if there are none or, unless `all`, if the
+    /// line was used since it was last asked.
+    fn close_files(&mut self, all: bool) -> bool {
+        let used = std::mem::take(&mut self.used) && !all;
+        if used || self.needs_queue() {
+            return false;
+        }
+        if self.is_at_rest() {
+            self.end();
+            self.disk.reopen();
+        } else {
+            self.tidy();
+            self.disk.close_queue();
+        }
+        self.listed = false;
+        true
+    }
+
+    /// Returns whether a task that waits or holds needs the queue directory.
+    fn needs_queue(&self) -> bool {
+        let bypasses = |it: &Possession| !it.bypassed().is_empty();
+        self.cohorts.waiting() > 0
+            || self
+                .possession
+                .as_ref()
+                .is_some_and(|it| bypasses(it) || self.tail.is_watched())
+    }
+
+    /// Removes the tickets that are no longer needed and the spare files, unless a task holds or
+    /// waits.
+    fn rest(&mut self) {
+        if self.is_at_rest() {
+            self.tidy();
+            self.disk.drop_spares();
+        }
+    }
+
+    /// Releases what the kernel keeps for this lock.
+    fn end(&mut self) {
+        self.retire();
+        self.tidy();
+        self.disk.drop_spares();
+        self.tail.stop(self.site);
     }
 }
 

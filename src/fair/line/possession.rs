@@ -17,13 +17,13 @@ use std::time::Instant;
 use super::Site;
 use super::cohorts::CohortId;
 use super::loss::LossState;
-use super::request::{Caller, Grant, Settings, Share, Want};
 use crate::error::{Error, Result};
 use crate::fair::disk::{Disk, Entered};
 use crate::fair::door::Door;
 use crate::fair::record::Flag;
 use crate::fair::slots::Permits;
 use crate::fair::ticket::{Mode, Ticket};
+use crate::fair::{Caller, Grant, Settings, Share, Want};
 use crate::loss::Loss;
 use crate::watch::loss_watcher::loss_of;
 use crate::watch::{WatchId, watch};
@@ -77,14 +77,6 @@ pub(super) enum Extent {
     Share,
     /// This many of a semaphore's permits.
     Permits { ours: u32, limit: u32 },
-}
-
-/// What a guard is made of.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Offer {
-    pub token: u64,
-    /// Whether it came from another task of this process.
-    pub in_memory: bool,
 }
 
 impl Possession {
@@ -218,7 +210,7 @@ impl Possession {
     pub(super) fn grant(
         &mut self,
         want: Want,
-        offer: Offer,
+        token: u64,
         settings: &Settings,
         disk: &mut Disk,
     ) -> Grant {
@@ -237,7 +229,7 @@ impl Possession {
                 Hold::Slots => Share::Permits(permits(disk)),
             },
             want,
-            token: offer.token,
+            token,
             waited: None,
             predecessor_crashed: std::mem::take(&mut self.crashed),
         }

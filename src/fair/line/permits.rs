@@ -13,13 +13,112 @@
 //! Each grant has a token of its own. While all permits are in this process, it takes the tokens
 //! from a reserved block. Otherwise it takes each one under the lock on the record.
 
-use super::arrival::{Fast, is_in_the_way};
-use super::{Cause, CohortId, Contender, Core, Entered, Mode, Request, Settings, TakePlace, Want};
-use crate::error::{Error, Result};
-use crate::fair::disk::{Disk, Resized};
-use crate::fair::door::Door;
-use crate::fair::slots::Permits;
+use std::cell::LazyCell;
+use std::path::{Path, PathBuf};
+
+use super::arrival::{Fast, Request, is_in_the_way};
+use super::{Cause, CohortId, Contender, Core, Line, Possession};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fair::disk::{Disk, Entered, Resized, TakePlace};
+use crate::fair::door::{self, Door, Probed};
+use crate::fair::slots::{Permits, Slots};
+use crate::fair::ticket::Mode;
+use crate::fair::{Settings, Want};
 use crate::step::{self, Step};
+use crate::sys::lock_table::LockTable;
+
+impl Line {
+    /// Returns the path of a permit's file.
+    pub(in crate::fair) fn slot_path(&self, number: u32) -> PathBuf {
+        let path = self.with(|core| core.disk.slots().map(|it| it.path(number)));
+        path.unwrap_or_default()
+    }
+
+    /// Returns how many permits there are, as far as this process knows.
+    pub(in crate::fair) fn limit(&self) -> u32 {
+        let limit = self.with(|core| core.disk.slots().map(Slots::limit));
+        limit.unwrap_or(0)
+    }
+
+    /// Returns how many permits there are, as the record says now.
+    pub(in crate::fair) fn current_limit(&self) -> Result<u32> {
+        self.run(|core| core.disk.adopt_limit())?;
+        Ok(self.limit())
+    }
+
+    /// Returns how many slots no process has locked.
+    pub(in crate::fair) fn available(&self) -> Result<u32> {
+        self.current_limit()?;
+        let slots: Vec<_> = self.with(|core| {
+            let slots = core.disk.slots().into_iter();
+            slots.flat_map(Slots::paths_of_others).collect()
+        });
+        let locks = LazyCell::new(LockTable::read);
+        let mut free = 0;
+        for slot in slots {
+            let owners = locks.owners(&slot);
+            free += u32::from(match owners.listed.is_empty() {
+                true if !owners.all => self.try_slot(&slot)? == Probed::Free,
+                is_free => is_free,
+            });
+        }
+        Ok(free)
+    }
+
+    /// Tries a slot, under the mutex as [`probe`](Self::probe) does.
+    fn try_slot(&self, slot: &Path) -> Result<Probed> {
+        let _core = self.core();
+        door::probe(slot)
+    }
+
+    /// Records another number of permits, and wakes waiters.
+    pub(in crate::fair) fn resize(&self, limit: u32, held: u32) -> Result<Resized> {
+        self.run(|core| core.resize(limit, held))
+    }
+
+    /// Fails if another limit is recorded.
+    pub(in crate::fair) fn check_limit(&self, limit: u32) -> Result<()> {
+        self.with(|core| core.disk.check_limit(limit))
+    }
+
+    /// Fails if the semaphore at this path has other slot files or another limit.
+    pub(super) fn check_slots(&self, theirs: Option<&Slots>) -> Result<()> {
+        let Some(theirs) = theirs else { return Ok(()) };
+        let (same, limit) = self.with(|core| {
+            let ours = core.disk.slots();
+            ours.map_or((false, 0), |it| (it.are_as(theirs), it.limit()))
+        });
+        let text = match same {
+            true if limit == theirs.limit() => return Ok(()),
+            true => format!(
+                "this process has a semaphore of {limit} permits open at this path, not of {}",
+                theirs.limit()
+            ),
+            false => {
+                "this process has a semaphore with other slot files open at this path".to_owned()
+            }
+        };
+        let kind = ErrorKind::Incompatible;
+        Err(Error::at(kind, text, &self.place.door))
+    }
+
+    /// Notes that the permits of one guard are now in two.
+    pub(in crate::fair) fn split(&self) -> Result<()> {
+        self.with_possession(Possession::split)
+    }
+
+    /// Notes that the permits of two guards are now in one.
+    pub(in crate::fair) fn merge(&self) -> Result<()> {
+        self.with_possession(Possession::merge)
+    }
+
+    fn with_possession(&self, note: impl FnOnce(&mut Possession)) -> Result<()> {
+        self.run(|core| {
+            core.possession.as_mut().map(note);
+            Ok(())
+        })
+    }
+}
 
 impl Core {
     /// Fails for more permits than the limit.
@@ -108,20 +207,6 @@ impl Core {
         served.and(done)
     }
 
-    /// Notes that the permits of one guard are now in two.
-    pub(crate) fn split(&mut self) {
-        if let Some(possession) = &mut self.possession {
-            possession.split();
-        }
-    }
-
-    /// Notes that the permits of two guards are now in one.
-    pub(crate) fn merge(&mut self) {
-        if let Some(possession) = &mut self.possession {
-            possession.merge();
-        }
-    }
-
     /// Gives back the permits in hand that no task of this process needs. An error has no caller
     /// here.
     pub(super) fn give_surplus(&mut self) {
@@ -195,7 +280,7 @@ impl Core {
     }
 
     /// Changes the number of permits, for a caller that has `held` of them.
-    pub(crate) fn resize(&mut self, limit: u32, held: u32) -> Result<Resized> {
+    fn resize(&mut self, limit: u32, held: u32) -> Result<Resized> {
         match self.disk.record_limit(limit, held)? {
             Resized::Done => {}
             other => return Ok(other),
@@ -215,7 +300,7 @@ impl Core {
     }
 
     /// Adopts a new limit: another process has queued, perhaps only to announce more permits.
-    pub(crate) fn look_for_more(&mut self) {
+    pub(super) fn look_for_more(&mut self) {
         if self.has_whole() && !self.all_waiters_have_offers() {
             // If this fails, the next look comes when permits come back.
             if self.disk.adopt_limit().is_ok_and(|more| more) {

@@ -12,19 +12,39 @@
 //! readers may share it. If the directory is empty, and the process has the whole lock, the task
 //! joins the cohort that is served. Otherwise it takes a new ticket and starts a new cohort.
 //! Looking and joining are one step under the mutex.
+//!
+//! [`Line::try_enter`] does not wait, and leaves nothing behind if it is refused. It lists the queue
+//! before it touches the door, creates no queue, and removes only the tickets of dead owners.
 
-use std::task::Poll;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Instant;
 
-use super::{Arrived, Caller, Cause, Cohort, CohortId, Core, Offer, Request, Settings};
+use super::{Cause, Cohort, CohortId, Core, Line, Offer};
+use crate::backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::disk::{Admission, TakePlace};
 use crate::fair::door::Door;
-use crate::fair::line::request::Grant;
 use crate::fair::queue_dir::Other;
 use crate::fair::ticket::{Mode, Ticket};
+use crate::fair::{Arrived, Caller, Grant, Settings, Want};
 use crate::foreign::SafeWaker;
 use crate::step::{self, Step};
 use crate::trace::Note;
+
+/// How often a locked door is tried while the record names no holder.
+const TRIES: usize = 16;
+
+/// A request as it arrives.
+pub(super) struct Request<'a> {
+    pub(super) settings: &'a Arc<Settings>,
+    pub(super) want: Want,
+    /// The request is refused if this many wait already.
+    most: Option<usize>,
+    /// Whether no event was under way when it arrived; see [`Tail`](super::tail::Tail).
+    quiet: bool,
+    now: Instant,
+}
 
 /// The result of an attempt without a ticket.
 pub(super) enum Fast {
@@ -41,13 +61,58 @@ pub(super) enum Fast {
     Refused,
 }
 
+impl Line {
+    /// Acquires the lock at once, or begins to wait. The key of a wait must be polled or cancelled.
+    pub(in crate::fair) fn enter(
+        &self,
+        settings: &Arc<Settings>,
+        mode: Mode,
+        asked: &backend::Request,
+        waker: &Waker,
+    ) -> Result<Arrived> {
+        self.refuse_foreign()?;
+        let mut waker = Some(SafeWaker::of(waker));
+        let by = asked.thread.map_or_else(Caller::of_here, Caller::Thread);
+        let request = Request {
+            settings,
+            want: Want { mode, by },
+            most: asked.max_waiting,
+            quiet: self.flags.are_quiet(),
+            now: asked.now(),
+        };
+        let enter = |core: &mut Core| core.enter(&request, &mut waker);
+        let (arrived, armed) = self.with_room(enter);
+        match (arrived?, armed) {
+            (Arrived::Waiting(key), Err(error)) => {
+                self.cancel(key);
+                Err(error)
+            }
+            (arrived, _) => Ok(arrived),
+        }
+    }
+
+    /// Acquires the lock if that needs no wait.
+    pub(in crate::fair) fn try_enter(
+        &self,
+        settings: &Arc<Settings>,
+        mode: Mode,
+    ) -> Result<Option<Grant>> {
+        self.refuse_foreign()?;
+        let by = Caller::of_here();
+        let request = Request {
+            settings,
+            want: Want { mode, by },
+            most: None,
+            quiet: false,
+            now: Instant::now(),
+        };
+        self.with_room(|core| core.try_enter(&request)).0
+    }
+}
+
 impl Core {
     /// Acquires the lock at once, or joins a cohort and waits. Takes the waker if it must be kept.
-    pub(crate) fn enter(
-        &mut self,
-        request: &Request<'_>,
-        waker: &mut Option<SafeWaker>,
-    ) -> Result<Arrived> {
+    fn enter(&mut self, request: &Request<'_>, waker: &mut Option<SafeWaker>) -> Result<Arrived> {
         let Request { settings, want, .. } = *request;
         self.refuse_closed(settings)?;
         self.refuse_impossible(want.mode)?;
@@ -92,7 +157,7 @@ impl Core {
     }
 
     /// Enters without a ticket, if the door is free and no ticket is in the way.
-    pub(super) fn fast_path(&mut self, request: &Request<'_>) -> Result<Fast> {
+    fn fast_path(&mut self, request: &Request<'_>) -> Result<Fast> {
         let Request { settings, want, .. } = *request;
         self.tidy();
         if self.saw_queue && is_in_the_way(self.disk.list_existing()?, want.mode) {
@@ -139,7 +204,7 @@ impl Core {
 
     /// Locks the door if it is free, and makes sure that it is current. The inner result is the
     /// locked door, or as `Err` the open door that another process has locked.
-    pub(super) fn lock_current_door(
+    fn lock_current_door(
         &mut self,
         settings: &Settings,
         mode: Mode,
@@ -285,7 +350,7 @@ impl Core {
 
     /// Reaps the tickets of dead owners. Returns how many owners live, and for each ticket that
     /// this process may not open, the error that says so.
-    pub(super) fn living(&self, tickets: Vec<Ticket>) -> Result<(usize, Vec<Error>)> {
+    fn living(&self, tickets: Vec<Ticket>) -> Result<(usize, Vec<Error>)> {
         let (mut known, mut unknown) = (0, Vec::new());
         let Some(queue) = self.disk.open_queue() else {
             return Ok((known, unknown));
@@ -313,6 +378,96 @@ impl Core {
             return Err(self.error(ErrorKind::Deadlock, text));
         }
         Ok(())
+    }
+
+    /// Acquires the lock if it is free and no waiter is in the way.
+    fn try_enter(&mut self, request: &Request<'_>) -> Result<Option<Grant>> {
+        let mode = request.want.mode;
+        self.refuse_closed(request.settings)?;
+        self.refuse_impossible(mode)?;
+        let fast = match mode {
+            Mode::Permits(_) if self.others_queue(mode)? => Fast::Refused,
+            Mode::Permits(count) => {
+                self.saw_queue = false;
+                self.permits_at_once(request, count)?
+            }
+            _ if self.possession.is_some() => self.try_join(request)?,
+            _ if self.cohorts.waiting() > 0 || self.others_queue(mode)? => Fast::Refused,
+            _ => self.try_door(request)?,
+        };
+        Ok(match fast {
+            Fast::Granted(grant) => Some(grant),
+            _ => None,
+        })
+    }
+
+    /// Tries to enter, several times if the record names no holder. The queue has just been listed.
+    fn try_door(&mut self, request: &Request<'_>) -> Result<Fast> {
+        let mut fast = Fast::Refused;
+        for _ in 0..TRIES {
+            self.saw_queue = false;
+            fast = self.fast_path(request)?;
+            match fast {
+                Fast::Granted(_) => return Ok(fast),
+                // A waiter would try again for a while, because that holder may be dying. This
+                // call fails at once.
+                Fast::Elsewhere if request.want.mode == Mode::Exclusive => {
+                    return Err(self.disk.replaced());
+                }
+                Fast::Elsewhere | Fast::Dying => {}
+                Fast::Locked(_) | Fast::Queued | Fast::Refused if self.disk.says_held()? => {
+                    return Ok(fast);
+                }
+                // The door is locked and the record names no holder. Another process only probes
+                // it, enters or leaves.
+                Fast::Locked(_) | Fast::Queued | Fast::Refused => {}
+            }
+            std::hint::spin_loop();
+        }
+        if matches!(fast, Fast::Elsewhere) {
+            self.refuse_replaced(request.settings)?;
+        }
+        Ok(fast)
+    }
+
+    /// Fails if a holder came through another door. That may be why a reader was refused `state`.
+    /// Only a process that is alone at the door can know.
+    fn refuse_replaced(&mut self, settings: &Settings) -> Result<()> {
+        let Ok(door) = self.lock_current_door(settings, Mode::Exclusive)? else {
+            return Ok(());
+        };
+        let elsewhere = self.disk.is_held_elsewhere(&door);
+        step::at(Step::GiveBack);
+        let left = door.leave().map_err(|e| self.io("unlock the lock file", e));
+        if elsewhere? {
+            return Err(self.disk.replaced());
+        }
+        left
+    }
+
+    /// Enters with the readers of this process that are inside.
+    fn try_join(&mut self, request: &Request<'_>) -> Result<Fast> {
+        let mode = request.want.mode;
+        if mode != Mode::Shared || !self.admits_readers() || self.others_queue(mode)? {
+            return Ok(Fast::Refused);
+        }
+        self.share_if_wanted();
+        Ok(self.join_readers(request))
+    }
+
+    /// Returns whether a ticket of another process is in the way. Tickets of dead owners are
+    /// reaped. Fails if the answer depends on a ticket that this process may not open.
+    pub(super) fn others_queue(&mut self, want: Mode) -> Result<bool> {
+        self.tidy();
+        let own = self.own_tickets();
+        let line = self.disk.list_existing()?.iter();
+        let others = line.filter(|it| it.mode.conflicts(want) && !own.contains(it));
+        let others = others.copied().collect();
+        let (known, unknown) = self.living(others)?;
+        match unknown.into_iter().next() {
+            Some(unknown) if known == 0 => Err(unknown),
+            _ => Ok(known > 0),
+        }
     }
 }
 

@@ -3,13 +3,12 @@
 
 use std::sync::Arc;
 
-use super::{
-    Cause, Cohort, CohortId, Contender, Core, Entry, Extent, Outcome, Settings, Setup, StepInput,
-};
+use super::contender::{Entry, Outcome, Setup, StepInput};
+use super::{Cause, Cohort, CohortId, Contender, Core, Extent, idle};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fair::Settings;
 use crate::fair::disk::TakePlace;
 use crate::fair::door::Door;
-use crate::fair::line::idle;
 use crate::fair::ticket::{Mode, Ticket};
 
 impl Core {
@@ -138,7 +137,7 @@ impl Core {
 
     /// Continues a step that stopped at the locked door. It is called after the wakers were called,
     /// or when a task is polled.
-    pub(crate) fn continue_entry(&mut self) {
+    pub(super) fn continue_entry(&mut self) {
         if self.contender.as_mut().is_some_and(Contender::take_pause) {
             self.drive(Cause::Local, None);
         }

@@ -14,12 +14,42 @@
 
 use std::sync::atomic::Ordering;
 
-use super::arrival::Fast;
-use super::{Cause, Cohort, Core, Extent, Grant, Mode, Offer, Request, Settings};
+use super::arrival::{Fast, Request};
+use super::{Cause, Cohort, Core, Extent, Line, Offer};
 use crate::error::Result;
+use crate::fair::record::Kind;
+use crate::fair::ticket::Mode;
+use crate::fair::{Grant, Settings};
 use crate::loss::Loss;
 
+impl Line {
+    /// Returns whether readers can share this lock.
+    pub(in crate::fair) fn shares(&self) -> bool {
+        self.kind == Kind::RwLock
+    }
+
+    /// Turns the writer inside into a reader, and admits other readers. Fails if the lock was lost.
+    pub(in crate::fair) fn downgrade(&self) -> Result<()> {
+        self.run(Core::downgrade)
+    }
+}
+
 impl Core {
+    fn downgrade(&mut self) -> Result<()> {
+        self.look_for_loss();
+        let Some(possession) = &mut self.possession else {
+            return Ok(());
+        };
+        possession.downgrade();
+        if let Some(loss) = possession.loss.get() {
+            return Err(self.lost(loss));
+        }
+        let flagged = possession.set_flag(false, &mut self.disk);
+        let served = self.serve();
+        self.settle();
+        flagged.and(served)
+    }
+
     /// Enters with the readers of this process that are inside, if no waiter is in the way.
     pub(super) fn join_readers_at_once(
         &mut self,
@@ -86,7 +116,7 @@ impl Core {
 
     /// Shares the whole lock if only readers are inside and another process queues, unless a writer
     /// of this process comes first.
-    pub(crate) fn share_if_wanted(&mut self) {
+    pub(super) fn share_if_wanted(&mut self) {
         let Some(possession) = &self.possession else {
             return;
         };

@@ -1,0 +1,73 @@
+//! The removal of a lock that no process uses.
+
+use std::path::Path;
+
+use super::{Core, Line};
+use crate::error::{Error, Result};
+use crate::fair::door::Door;
+use crate::fair::ticket::Mode;
+use crate::status::Removal;
+
+impl Line {
+    /// Removes lock file and queue if they are not in use. With `keep_crash`, it removes them only
+    /// if no crash is left to report.
+    pub(in crate::fair) fn remove(&self, keep_crash: bool) -> Result<Removal> {
+        self.run(|core| core.remove(keep_crash))
+    }
+}
+
+impl Core {
+    fn remove(&mut self, keep_crash: bool) -> Result<Removal> {
+        self.disk.check_kind()?;
+        if self.possession.is_some()
+            || self.cohorts.waiting() > 0
+            || self.others_queue(Mode::Exclusive)?
+        {
+            return Ok(Removal::InUse);
+        }
+        if self.disk.slots().is_some() {
+            return self.remove_slots();
+        }
+        let place = self.disk.place().clone();
+        let at = |step, error| Error::io(step, &place.door, error);
+        let exists = |path: &Path| path.try_exists().map_err(|e| at("look beside", e));
+        let open = || Door::open_existing(&place.door).map_err(|e| at("open the lock file", e));
+        let door = match open()? {
+            Some(door) => door,
+            None if !exists(&place.queue)? => return Ok(Removal::Removed),
+            None => Door::open(&place.door, None).map_err(|e| at("open the lock file", e))?,
+        };
+        if !door
+            .try_lock(false)
+            .map_err(|e| at("lock the lock file", e))?
+        {
+            return Ok(Removal::InUse);
+        }
+        let ready = door
+            .is_current(&place.door)
+            .map_err(|e| at("look at the lock file", e))
+            .and_then(|current| Ok(current && self.disk.list(None)?.is_empty()));
+        if let Ok(true) = ready {
+            return self.disk.remove(door, keep_crash);
+        }
+        let left = door.leave().map_err(|e| at("unlock the lock file", e));
+        ready.and(left).map(|()| Removal::InUse)
+    }
+
+    /// Removes a semaphore, if all permits there are can be had at once.
+    fn remove_slots(&mut self) -> Result<Removal> {
+        // Another process may have added permits.
+        self.disk.adopt_limit()?;
+        let Some(slots) = self.disk.slots_mut() else {
+            return Ok(Removal::InUse);
+        };
+        let limit = slots.limit();
+        let gathered = slots.gather(limit, None);
+        let unused = gathered.and_then(|all| Ok(all && self.disk.list_existing()?.is_empty()));
+        let cleared = match unused {
+            Ok(true) => self.disk.remove_slots(),
+            other => other.map(|_| Removal::InUse),
+        };
+        self.disk.keep_in_hand(0).and(cleared)
+    }
+}
