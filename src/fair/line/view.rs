@@ -607,3 +607,35 @@ fn unknown(holder: Option<Owner>, why: &Error) -> Status {
         ..Status::free()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fair::door::Door;
+    use crate::fair::slots::{Names, Slots};
+
+    /// Where the kernel's list of locks is incomplete, the status of a semaphore is found this way.
+    #[test]
+    fn a_probe_of_slots_finds_the_first_that_is_locked() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let names = Names::parse("{name}.{number}", "a").expect("names");
+        let slots = Slots::new(directory.path().to_path_buf(), names, 2);
+        let line = Line::of(&directory.path().join("a"), Kind::Semaphore, Some(slots));
+        let line = line.expect("a line");
+        let probe = || line.probe().expect("no error");
+        assert_eq!(probe(), Probed::Free);
+        let second = Door::open(&line.slot_path(1), None).expect("a slot");
+        assert_eq!(probe(), Probed::Free, "open and not locked");
+        assert!(second.try_lock(false).expect("no error"));
+        assert_eq!(probe(), Probed::Exclusive);
+        second.leave().expect("unlocked");
+        assert_eq!(probe(), Probed::Free);
+        // This process collects.
+        let gathered = line.with(|core| {
+            let slots = core.disk.slots_mut().expect("it has slots");
+            slots.gather(1, None)
+        });
+        assert!(gathered.expect("no error"));
+        assert_eq!(probe(), Probed::Exclusive);
+    }
+}
