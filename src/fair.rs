@@ -15,21 +15,21 @@ use self::line::{Key, Line, Observer};
 pub use self::options::{FifoConfig, FifoOptions};
 use self::pending::FairPending;
 use self::queue_dir::STATE;
-use self::record::Kind;
-use self::slots::Permits;
+use self::slots::Slot;
 use self::ticket::Mode;
 use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{Guard, Waited};
-use crate::lock::{Capabilities, Local};
+use crate::lock::{Capabilities, Kind, Local};
 use crate::metrics::Meter;
 use crate::options::{check_mode, check_pause};
 use crate::owner::identity;
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 use crate::trace;
+use crate::watch::WatcherId;
 use crate::watch::wait::Wait;
 
 mod disk;
@@ -91,6 +91,16 @@ fn closed_error(door: &Path) -> Error {
     Error::at(ErrorKind::Closed, "the lock was closed", door)
 }
 
+/// What a line needs to watch files.
+#[derive(Clone, Copy)]
+struct Site {
+    watcher_id: WatcherId,
+    /// Whether file events can be expected here.
+    events: bool,
+    /// Whether threads in the blocking lock call may wait instead.
+    threads: bool,
+}
+
 /// A lock as one caller wants it or has it.
 #[derive(Clone, Copy, Debug)]
 struct Want {
@@ -137,7 +147,7 @@ enum Share {
     /// The open lock file. Readers share it.
     Door(Arc<Door>),
     /// Slots of a semaphore, for this guard alone.
-    Permits(Permits),
+    Permits(Vec<Slot>),
 }
 
 /// The paths of one lock.
@@ -160,6 +170,33 @@ impl Place {
 
     fn state(&self) -> PathBuf {
         self.queue.join(STATE)
+    }
+
+    fn open_door(&self, bits: Option<u32>) -> Result<Door> {
+        let opened = Door::open(&self.door, bits);
+        opened.map_err(|e| Error::io("open the lock file", &self.door, e))
+    }
+
+    fn open_existing_door(&self) -> Result<Option<Door>> {
+        let opened = Door::open_existing(&self.door);
+        opened.map_err(|e| Error::io("open the lock file", &self.door, e))
+    }
+
+    fn try_lock(&self, door: &Door, shared: bool) -> Result<bool> {
+        let locked = door.try_lock(shared);
+        locked.map_err(|e| Error::io("lock the lock file", &self.door, e))
+    }
+
+    /// Returns whether the path still means this door.
+    fn is_current(&self, door: &Door) -> Result<bool> {
+        let current = door.is_current(&self.door);
+        current.map_err(|e| Error::io("look at the lock file", &self.door, e))
+    }
+
+    /// Unlocks and closes the door.
+    fn leave(&self, door: Door) -> Result<()> {
+        let left = door.leave();
+        left.map_err(|e| Error::io("unlock the lock file", &self.door, e))
     }
 }
 

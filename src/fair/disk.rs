@@ -4,8 +4,8 @@
 //! (`docs/protocol.md`).
 //!
 //! This file has the queue and the open files. [`writer`] and [`reader`] have how a process becomes
-//! the holder and how it leaves, [`permits`] the same for a semaphore, [`removal`] how a lock is
-//! removed, and [`copies`] what a hard-linked copy of the directory needs.
+//! the holder and how it leaves, [`permits`] the same for a semaphore, and [`removal`] how a lock is
+//! removed.
 //!
 //! # Invariants
 //!
@@ -13,26 +13,41 @@
 //!    exceptions.
 //! 2. The open files are opened anew if the directory is gone, if a listing lacks `state`, or if
 //!    the record says that the lock was removed.
+//!
+//! # State files with a second name
+//!
+//! A hard-linked copy of the directory (`cp -al`, or a backup restored with links) leaves one.
+//! Two directories then share one state file, and a write in one of them shows in both. So a
+//! process that enters replaces the file by a private copy. It creates and locks a new file, writes
+//! the record into it, and renames it to `state`, while it holds the lock on the old file too. The
+//! other directory keeps the old file. If a process held the lock when the copy was made, it
+//! continues to write into its own file.
+//!
+//! Before the rename the old record is in use. The new file then counts as a spare file with a
+//! wrong name. The next process that adopts spare files deletes it, or the removal of the lock
+//! does. After the rename the new record says what the old one said.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Place;
 use super::door::Door;
 use super::queue_dir::{Other, OwnTicket, QueueDir};
-use super::record::{self, Content, Draft, Kind, Record};
+use super::record::{self, Content, Draft, Record};
 use super::slots::Slots;
 use super::ticket::{Mode, Ticket};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lock::Kind;
 use crate::step::{self, Step};
 use crate::sys::file::{self, FileId};
+use crate::sys::flock;
 use crate::sys::fork::Private;
 
 /// How often a file that was just opened may turn out to be removed, before this counts as an
 /// error.
 const TRIES: usize = 1000;
 
-mod copies;
 mod permits;
 mod reader;
 mod removal;
@@ -49,16 +64,20 @@ pub(crate) struct Disk {
     queue: Option<QueueDir>,
     /// How often the directory was opened. Distinguishes a directory from its successor.
     opened: u64,
-    state: Option<Private>,
-    /// The identity of the open state file.
-    state_id: Option<FileId>,
-    /// Whether the state file had another name when it was locked.
-    state_linked: bool,
+    state: Option<State>,
     draft: Draft,
     /// The holder that the draft names.
     words: Option<Arc<str>>,
     /// Whether this file system was seen to refuse a second lock.
     excludes: bool,
+}
+
+/// The open state file.
+struct State {
+    file: Private,
+    id: FileId,
+    /// Whether it had another name when it was locked.
+    linked: bool,
 }
 
 /// What a process learns when it becomes the holder.
@@ -107,8 +126,6 @@ impl Disk {
             queue: None,
             opened: 0,
             state: None,
-            state_id: None,
-            state_linked: false,
             draft: Draft::new(kind),
             words: None,
             excludes: false,
@@ -196,28 +213,9 @@ impl Disk {
     /// Refuses a lock of another version or kind before anything of it is changed.
     pub(crate) fn check_kind(&self) -> Result<()> {
         match self.read_unlocked()? {
-            Some(bytes) => refuse_foreign(&self.place, self.kind, &self.parse(&bytes)),
+            Some(bytes) => record::parse(&bytes, self.kind).refuse_foreign(&self.place, self.kind),
             None => Ok(()),
         }
-    }
-
-    fn parse(&self, bytes: &[u8]) -> Content {
-        record::parse(bytes, self.kind)
-    }
-
-    /// Reads the state file without a lock on it: for status, and to check the kind.
-    pub(crate) fn read_unlocked(&self) -> Result<Option<Vec<u8>>> {
-        let path = self.place.state();
-        let at = |error| Error::io("read the state file", &path, error);
-        let mut buffer = [0; record::LENGTH];
-        let read = match &self.state {
-            Some(file) => record::read(file, self.state_id, &mut buffer).map_err(at)?,
-            None => match file::open_to_read(&path).map_err(at)? {
-                Some(file) => record::read(&file, None, &mut buffer).map_err(at)?,
-                None => return Ok(None),
-            },
-        };
-        Ok(Some(buffer[..read].to_vec()))
     }
 
     /// Lists the queue. Creates the directory if it is missing.
@@ -268,7 +266,7 @@ impl Disk {
     /// Closes the state file if the listing shows that another file, or none, has its name.
     fn forget_old_state(&mut self) -> Result<()> {
         let listed = self.queue.as_ref().and_then(QueueDir::state_inode);
-        let same = listed.is_some() && listed == self.state_id.map(|id| id.inode);
+        let same = listed.is_some() && listed == self.state.as_ref().map(|it| it.id.inode);
         // Some file systems list other inode numbers than they report for open files. There the
         // path decides.
         if self.state.is_some() && !same && (listed.is_none() || !self.state_is_current()?) {
@@ -363,14 +361,266 @@ impl Disk {
         let text = "the queue directory is removed whenever it is created";
         Error::at(ErrorKind::Corrupt, text, &self.place.queue)
     }
+
+    // ---- The state file ----
+
+    /// Reads the state file without a lock on it.
+    fn read_unlocked(&self) -> Result<Option<record::Bytes>> {
+        let at = self.at_state("read the state file");
+        let read = match &self.state {
+            Some(state) => record::read(&state.file, Some(state.id)).map(Some),
+            None => file::open_to_read(&self.place.state())
+                .and_then(|file| file.map(|file| record::read(&file, None)).transpose()),
+        };
+        read.map_err(at)
+    }
+
+    /// Returns the record, if there is one of this kind. Takes no lock.
+    fn peek(&self) -> Result<Option<Record>> {
+        let bytes = self.read_unlocked()?;
+        Ok(match bytes.map(|it| record::parse(&it, self.kind)) {
+            Some(Content::Ours(record)) => Some(record),
+            _ => None,
+        })
+    }
+
+    /// Locks the current state file exclusively, and reads it. A refusal says why.
+    fn lock_state(&mut self, door: &Door) -> Result<StateLock> {
+        match self.try_state()? {
+            Some(record) => Ok(StateLock::Locked(record)),
+            None => self.refused(door),
+        }
+    }
+
+    /// Does the same, and returns `None` if the lock was refused. The record is `None` if there was
+    /// none.
+    fn try_state(&mut self) -> Result<Option<Option<Record>>> {
+        for _ in 0..TRIES {
+            let Some(record) = self.try_state_as_it_is()? else {
+                return Ok(None);
+            };
+            match self.make_private() {
+                Ok(true) => return Ok(Some(record)),
+                Ok(false) => {
+                    self.unlock_state();
+                    self.reopen();
+                }
+                Err(error) => {
+                    self.unlock_state();
+                    return Err(error);
+                }
+            }
+        }
+        Err(self.vanishing())
+    }
+
+    /// Does the same, and accepts a file with a second name. The caller must not write into it
+    /// then.
+    fn try_state_as_it_is(&mut self) -> Result<Option<Option<Record>>> {
+        for _ in 0..TRIES {
+            self.open_state()?;
+            let Some(state) = &self.state else { continue };
+            let locked = flock::try_lock_own(&state.file, false);
+            if !locked.map_err(self.at_state("lock the state file"))? {
+                if self.state_is_current()? {
+                    return Ok(None);
+                }
+                // The process that removes the lock still has the old file locked.
+                self.reopen();
+                continue;
+            }
+            match self.read_locked() {
+                Ok(Content::Ours(record)) => return Ok(Some(Some(record))),
+                Ok(Content::Nothing) => return Ok(Some(None)),
+                // The file is locked by us and still has its name, so the process that wanted to
+                // remove the lock died before it could.
+                Ok(Content::Removed) if self.state_is_current()? => {
+                    return Ok(Some(None));
+                }
+                Ok(Content::Removed) => {
+                    self.unlock_state();
+                    self.reopen();
+                }
+                Ok(content @ Content::Foreign(_)) => {
+                    self.unlock_state();
+                    content.refuse_foreign(&self.place, self.kind)?;
+                }
+                Err(error) => {
+                    self.unlock_state();
+                    return Err(error);
+                }
+            }
+        }
+        Err(self.vanishing())
+    }
+
+    /// Reads the record, with the state file locked by us. If the path leads to another file by
+    /// now, unlocks and closes the old one, and reports its record as removed. The record itself
+    /// may not say so: a file with a second name gets no tombstone.
+    fn read_locked(&mut self) -> Result<Content> {
+        let path = self.place.state();
+        let named = file::named_at(&path);
+        let named = named.map_err(|error| Error::io("look at the state file", &path, error))?;
+        match (&mut self.state, named) {
+            (Some(state), Some((id, names))) if id == state.id => state.linked = names > 1,
+            _ => {
+                self.unlock_state();
+                self.reopen();
+                return Ok(Content::Removed);
+            }
+        }
+        if !self.excludes {
+            self.check_that_locks_exclude()?;
+            self.excludes = true;
+        }
+        self.read_head()
+    }
+
+    /// Some file systems grant every lock. Checks that a second one is refused.
+    fn check_that_locks_exclude(&self) -> Result<()> {
+        let path = self.place.state();
+        let at = |step, error| Error::io(step, &path, error);
+        let second = file::open_to_read(&path).map_err(|e| at("open the state file", e))?;
+        if let (Some(second), Some(state)) = (second, &self.state)
+            && flock::is_granted_twice(&state.file, &second)
+                .map_err(|e| at("lock the state file", e))?
+        {
+            let text = "this file system grants one lock to two holders";
+            return Err(Error::at(ErrorKind::Unsupported, text, path));
+        }
+        Ok(())
+    }
+
+    /// Reads the record of the open state file.
+    fn read_head(&self) -> Result<Content> {
+        let Some(state) = &self.state else {
+            return Ok(Content::Nothing);
+        };
+        let read = record::read(&state.file, Some(state.id));
+        let read = read.map_err(self.at_state("read the state file"))?;
+        Ok(record::parse(&read, self.kind))
+    }
+
+    /// Opens the state file, unless it is open. May leave it closed; then the caller tries again.
+    fn open_state(&mut self) -> Result<()> {
+        self.queue(None)?;
+        if self.state.is_some() {
+            return Ok(());
+        }
+        match self.queue(None)?.open_state() {
+            Ok((file, id)) => {
+                self.use_state(Private::new(file), id);
+            }
+            // The directory was removed meanwhile. Create it again.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.reopen(),
+            Err(error) => {
+                return Err(Error::io("open the state file", self.place.state(), error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Uses this file as the state file from now on. Returns the previous one.
+    fn use_state(&mut self, file: Private, id: FileId) -> Option<State> {
+        self.draft.set_file(id.inode);
+        let linked = false;
+        self.state.replace(State { file, id, linked })
+    }
+
+    fn unlock_state(&self) {
+        if let Some(state) = &self.state {
+            // If this fails, closing the file ends the lock. Until then newcomers fail with
+            // `Replaced`.
+            let _ = flock::unlock(&state.file);
+        }
+    }
+
+    /// Returns whether the open state file is the current one.
+    fn state_is_current(&self) -> Result<bool> {
+        let Some(state) = &self.state else {
+            return Ok(false);
+        };
+        let named = file::id_at(&self.place.state());
+        Ok(named.map_err(self.at_state("look at the state file"))? == Some(state.id))
+    }
+
+    /// Closes the state file if another file, or none, has its name by now.
+    pub(crate) fn refresh(&mut self) -> Result<()> {
+        if self.state.is_some() && !self.state_is_current()? {
+            self.state = None;
+        }
+        Ok(())
+    }
+
+    /// Decides why `state` is locked although the door was free. If the record names the same door,
+    /// the holder is dying, and its files are closed one after another. If it names another door,
+    /// the holder lives and the lock file was deleted or replaced under it, or the holder died
+    /// before it wrote the record.
+    fn refused(&self, door: &Door) -> Result<StateLock> {
+        let same_door = self.peek()?.is_some_and(|it| it.door == door.id());
+        Ok(match same_door {
+            true => StateLock::Dying,
+            false => StateLock::Elsewhere,
+        })
+    }
+
+    /// Writes a part of the draft into the state file, which is locked.
+    fn write(&mut self, part: impl FnOnce(&mut Draft) -> (u64, &[u8])) -> Result<()> {
+        let Some(state) = &self.state else {
+            return Ok(());
+        };
+        let (at, bytes) = part(&mut self.draft);
+        let written = file::write_at(&state.file, at, bytes);
+        written.map_err(self.at_state("write the state file"))
+    }
+
+    /// Builds the path only if there is an error.
+    fn at_state(&self, step: &'static str) -> impl FnOnce(io::Error) -> Error {
+        move |error| Error::io(step, self.place.state(), error)
+    }
+
+    // ---- A state file with a second name ----
+
+    /// Ensures that the state file, which is locked and current, has no second name. Returns
+    /// `false` if the directory has changed meanwhile; then everything must be opened anew.
+    fn make_private(&mut self) -> Result<bool> {
+        if self.state.as_ref().is_some_and(|it| !it.linked) {
+            return Ok(true);
+        }
+        step::at(Step::CopyState);
+        let (Some(queue), Some(old)) = (&self.queue, &self.state) else {
+            return Ok(false);
+        };
+        let replaced = queue.replace_state(|file, id| self.write_copy(old, file, id.inode))?;
+        let Some((file, id)) = replaced else {
+            return Ok(false);
+        };
+        let old = self.use_state(file, id);
+        step::at(Step::UnlockState);
+        if let Some(old) = old {
+            let _ = flock::unlock(&old.file);
+        }
+        // The path may lead to another directory than the open one.
+        self.state_is_current()
+    }
+
+    fn write_copy(&self, from: &State, to: &Private, inode: u64) -> Result<()> {
+        let copied = record::read(&from.file, Some(from.id)).and_then(|mut record| {
+            record::set_file(&mut record, inode);
+            file::write_at(to, 0, &record)
+        });
+        copied.map_err(self.at_state("copy the state file"))
+    }
 }
 
 /// Returns the kind and the limit of the lock that is recorded at this path. A record of another
 /// version is an error.
-pub(crate) fn recorded_kind(place: Place) -> Result<Option<(Kind, u64)>> {
+pub(crate) fn recorded_kind(place: Place) -> Result<Option<(Kind, u32)>> {
     let disk = Disk::new(Arc::new(place), Kind::Lock, None);
-    let bytes = disk.read_unlocked()?.unwrap_or_default();
-    match (record::kind_of(&bytes), disk.parse(&bytes)) {
+    let Some(bytes) = disk.read_unlocked()? else {
+        return Ok(None);
+    };
+    match (record::kind_of(&bytes), record::parse(&bytes, disk.kind)) {
         (None, Content::Foreign(theirs)) => {
             let text = format!("this version does not support the lock at this path: {theirs}");
             let path = disk.place.state();
@@ -378,16 +628,4 @@ pub(crate) fn recorded_kind(place: Place) -> Result<Option<(Kind, u64)>> {
         }
         (found, _) => Ok(found),
     }
-}
-
-/// Refuses a lock of another version or kind.
-pub(crate) fn refuse_foreign(place: &Place, kind: Kind, content: &Content) -> Result<()> {
-    let Content::Foreign(theirs) = content else {
-        return Ok(());
-    };
-    let text = format!(
-        "the lock at this path is another one: {theirs}; this one: {}",
-        record::description(kind)
-    );
-    Err(Error::at(ErrorKind::Incompatible, text, place.state()))
 }

@@ -6,7 +6,6 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::record::Kind;
 use super::ticket::Mode;
 use super::{Fair, FifoConfig, FifoOptions, Shared, fair_guard, fair_methods, lends_its_file};
 use crate::acquire::Acquire;
@@ -14,7 +13,7 @@ use crate::any::{AnyLock, becomes_any};
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::lock::{is_lock, local_handle};
+use crate::lock::{Kind, is_lock, local_handle};
 
 /// A fair exclusive lock on a path: first come, first served, across tasks and processes.
 ///

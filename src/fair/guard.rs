@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-use super::slots::{Permits, Slot};
+use super::slots::Slot;
 use super::ticket::Mode;
 use super::{Grant, Share, Shared, Want};
 use crate::backend::Hold;
@@ -105,7 +105,7 @@ impl FairHold {
             Some(Share::Permits(permits)) => Some(permits),
             _ => None,
         };
-        permits.into_iter().flat_map(Permits::iter)
+        permits.into_iter().flatten()
     }
 
     /// Resolves when one of the slot files is lost.
@@ -199,7 +199,7 @@ impl Hold for FairHold {
         let left = check_split(permits, self.permits(), self.place())?;
         self.shared.line.split()?;
         let part = match &mut self.share {
-            Some(Share::Permits(all)) => Some(Share::Permits(all.split(permits))),
+            Some(Share::Permits(all)) => Some(Share::Permits(all.split_off(left as usize))),
             _ => None,
         };
         self.want.mode = Mode::Permits(left);

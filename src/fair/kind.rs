@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::Place;
 use super::disk::recorded_kind;
-use super::record::Kind;
 use crate::error::Result;
+use crate::lock::Kind;
 use crate::path::canonical;
 
 /// The kind of a fair lock, as its state record names it. A lock has a kind from its first acquire
@@ -58,9 +58,7 @@ impl FifoKind {
         Ok(found.map(|(kind, limit)| match kind {
             Kind::Lock => Self::Lock,
             Kind::RwLock => Self::RwLock,
-            Kind::Semaphore => Self::Semaphore {
-                limit: u32::try_from(limit).unwrap_or(u32::MAX),
-            },
+            Kind::Semaphore => Self::Semaphore { limit },
         }))
     }
 }

@@ -104,6 +104,15 @@ impl OtherTicket {
     }
 }
 
+/// The result of reaping the ticket of another process if its owner is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reaped {
+    Gone,
+    Alive,
+    /// See [`Other::Denied`].
+    Denied,
+}
+
 /// The present state of a ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -264,12 +273,7 @@ impl QueueDir {
         let ahead = |it: &&Ticket| it.number > clock;
         let mut cleared = false;
         for last in self.tickets.iter().rev().take_while(ahead) {
-            let gone = match self.open_other(*last)? {
-                Other::Open(file) => self.reap_if_dead(*last, &file)?,
-                Other::Gone => true,
-                Other::Denied => false,
-            };
-            if !gone {
+            if self.reap_dead(*last)? != Reaped::Gone {
                 break;
             }
             cleared = true;
@@ -327,12 +331,7 @@ impl QueueDir {
             let text = "the monotonic clock is beyond all ticket numbers";
             return Err(Error::at(ErrorKind::Corrupt, text, self.dir.path()));
         };
-        let gone = match self.open_other(last)? {
-            Other::Gone => true,
-            Other::Open(file) => self.reap_if_dead(last, &file)?,
-            Other::Denied => false,
-        };
-        if gone {
+        if self.reap_dead(last)? == Reaped::Gone {
             return Ok(());
         }
         let text = "the highest ticket number is in use";
@@ -381,13 +380,15 @@ impl QueueDir {
         Ok(true)
     }
 
-    /// Reaps a marked ticket if its owner is dead. No process watches a marked ticket, so this
-    /// wakes no waiter.
-    pub(super) fn reap_dead(&self, ticket: Ticket) -> Result<()> {
-        match self.open_other(ticket)? {
-            Other::Open(file) => self.reap_if_dead(ticket, &file).map(drop),
-            Other::Gone | Other::Denied => Ok(()),
-        }
+    /// Opens the ticket of another process, and reaps it if its owner is dead. No process watches a
+    /// marked ticket, so for such a ticket this wakes no waiter.
+    pub(super) fn reap_dead(&self, ticket: Ticket) -> Result<Reaped> {
+        Ok(match self.open_other(ticket)? {
+            Other::Open(file) if self.reap_if_dead(ticket, &file)? => Reaped::Gone,
+            Other::Open(_) => Reaped::Alive,
+            Other::Gone => Reaped::Gone,
+            Other::Denied => Reaped::Denied,
+        })
     }
 
     /// Returns whether a ticket has a mark, without opening it. A removed ticket has none.

@@ -36,9 +36,12 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub(crate) use crate::lock::Kind;
+use super::Place;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lock::Kind;
 use crate::owner::Recorded;
 use crate::sys::file::{self, FileId};
 use crate::sys::filesystem::{FileSystem, Locality};
@@ -46,7 +49,7 @@ use crate::sys::filesystem::{FileSystem, Locality};
 /// The version of everything on disk; see `docs/protocol.md`.
 const VERSION: u32 = 1;
 /// The length of a record in bytes.
-pub(crate) const LENGTH: usize = 640;
+const LENGTH: usize = 640;
 
 /// Replaces the first line when the lock is removed, so that processes that have the file open see
 /// it.
@@ -73,7 +76,7 @@ fn start(kind: Kind) -> String {
 }
 
 /// Describes a lock of this version and kind, for the error about a foreign record.
-pub(crate) fn description(kind: Kind) -> String {
+fn description(kind: Kind) -> String {
     format!("version {VERSION}, kind {}", kind.word())
 }
 
@@ -81,7 +84,7 @@ pub(crate) fn description(kind: Kind) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     /// The number of permits; 0 for kinds that have none.
-    pub(crate) limit: u64,
+    pub(crate) limit: u32,
     pub(crate) token: u64,
     pub(crate) flag: Flag,
     /// The door through which the last holder entered.
@@ -123,6 +126,20 @@ pub(crate) enum Content {
     Foreign(String),
 }
 
+impl Content {
+    /// Refuses a lock of another version or kind than this one.
+    pub(super) fn refuse_foreign(&self, place: &Place, kind: Kind) -> Result<()> {
+        let Self::Foreign(theirs) = self else {
+            return Ok(());
+        };
+        let text = format!(
+            "the lock at this path is another one: {theirs}; this one: {}",
+            description(kind)
+        );
+        Err(Error::at(ErrorKind::Incompatible, text, place.state()))
+    }
+}
+
 /// Parses a record, for a lock of this kind.
 pub(crate) fn parse(bytes: &[u8], kind: Kind) -> Content {
     if bytes.starts_with(REMOVED.as_bytes()) {
@@ -135,22 +152,24 @@ pub(crate) fn parse(bytes: &[u8], kind: Kind) -> Content {
 }
 
 /// Returns the kind and the limit of a record, from its first line alone.
-pub(crate) fn kind_of(bytes: &[u8]) -> Option<(Kind, u64)> {
+pub(crate) fn kind_of(bytes: &[u8]) -> Option<(Kind, u32)> {
     let kinds = [Kind::Lock, Kind::RwLock, Kind::Semaphore];
     let found = |kind| body(bytes, kind).map(|(limit, _)| (kind, limit));
     kinds.into_iter().find_map(found)
 }
 
-/// Returns the limit and what follows the first line, if the line is of this version and kind.
-fn body(bytes: &[u8], kind: Kind) -> Option<(u64, &[u8])> {
+/// Returns the limit and what follows the first line, if the line is of this version and kind. A
+/// limit that does not fit was not written by this crate, and no slot file has such a number.
+fn body(bytes: &[u8], kind: Kind) -> Option<(u32, &[u8])> {
     let rest = bytes.strip_prefix(start(kind).as_bytes())?;
     let limit = number(rest, 0)?;
     let counted = kind == Kind::Semaphore;
     let body = rest.get(DIGITS..)?.strip_prefix(b"\n")?;
-    (counted == (limit > 0)).then_some((limit, body))
+    let limit_or_most = u32::try_from(limit).unwrap_or(u32::MAX);
+    (counted == (limit > 0)).then_some((limit_or_most, body))
 }
 
-fn record(limit: u64, bytes: &[u8]) -> Option<Record> {
+fn record(limit: u32, bytes: &[u8]) -> Option<Record> {
     let flag = match bytes.get(HELD_AT)? {
         b'0' => Flag::Clear,
         b'1' => Flag::Held,
@@ -229,8 +248,8 @@ impl Draft {
     }
 
     /// Sets the number of permits.
-    pub(crate) fn set_limit(&mut self, limit: u64) {
-        digits(&mut self.bytes[self.body - 1 - DIGITS..], limit);
+    pub(crate) fn set_limit(&mut self, limit: u32) {
+        digits(&mut self.bytes[self.body - 1 - DIGITS..], limit.into());
     }
 
     /// Sets the holder: the words of an [`Identity`](crate::owner::Identity).
@@ -247,30 +266,31 @@ impl Draft {
         digits(&mut self.bytes[FILE_AT + FILE.len()..], inode);
     }
 
-    /// Returns the whole record of an exclusive holder.
-    pub(crate) fn entered(&mut self, token: u64, door: FileId, since_us: u64) -> &[u8] {
+    /// Writes the whole record of an exclusive holder. As all that follow, returns the offset and
+    /// the bytes to write.
+    pub(crate) fn entered(&mut self, token: u64, door: FileId, since_us: u64) -> (u64, &[u8]) {
         self.put(TOKEN_AT, token);
         self.put(DEVICE_AT, door.device);
         self.put(INODE_AT, door.inode);
         self.put(SINCE_AT, since_us);
         self.bytes[self.body + HELD_AT] = b'1';
-        &self.bytes[..]
+        (0, &self.bytes[..])
     }
 
-    /// Returns the whole record of a lock that readers hold.
-    pub(crate) fn read(&mut self, token: u64, door: FileId, flag: Flag) -> &[u8] {
+    /// Writes the whole record of a lock that readers hold.
+    pub(crate) fn read(&mut self, token: u64, door: FileId, flag: Flag) -> (u64, &[u8]) {
         self.entered(token, door, 0);
         self.bytes[self.body + HELD_AT] = flag.digit();
-        &self.bytes[..]
+        (0, &self.bytes[..])
     }
 
-    /// Sets the token, to reserve a block. Returns the offset and the bytes to write.
+    /// Sets the token, to reserve a block.
     pub(crate) fn token(&mut self, token: u64) -> (u64, &[u8]) {
         self.put(TOKEN_AT, token);
         self.part(DIGITS)
     }
 
-    /// Sets the last granted token and the flag. Returns the offset and the bytes to write.
+    /// Sets the last granted token and the flag.
     pub(crate) fn flag(&mut self, token: u64, flag: Flag) -> (u64, &[u8]) {
         self.put(TOKEN_AT, token);
         self.bytes[self.body + HELD_AT] = flag.digit();
@@ -297,20 +317,40 @@ fn digits(bytes: &mut [u8], mut value: u64) {
     }
 }
 
-/// Reads the start of a state file. Returns how many bytes were read. `id` is the identity of the
-/// file, if it is known. The held flag of a record that was copied with its directory reads as
-/// clear.
-pub(crate) fn read(file: &File, id: Option<FileId>, to: &mut [u8; LENGTH]) -> io::Result<usize> {
-    let length = file::read_start(file, to)?;
-    let bytes = &mut to[..length];
-    if let Some(named) = file_named_in(bytes) {
+/// The start of a state file, as it was read.
+pub(crate) struct Bytes {
+    bytes: [u8; LENGTH],
+    length: usize,
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl DerefMut for Bytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.length]
+    }
+}
+
+/// Reads the start of a state file. `id` is the identity of the file, if it is known. The held flag
+/// of a record that was copied with its directory reads as clear.
+pub(crate) fn read(file: &File, id: Option<FileId>) -> io::Result<Bytes> {
+    let mut bytes = [0; LENGTH];
+    let length = file::read_start(file, &mut bytes)?;
+    let mut read = Bytes { bytes, length };
+    if let Some(named) = file_named_in(&read) {
         let id = id.map_or_else(|| file::id_of(file), Ok)?;
         // If a file does not keep its number, another number proves nothing.
         if named != id.inode && FileSystem::of(file).keeps_numbers() {
-            clear_flag(bytes);
+            clear_flag(&mut read);
         }
     }
-    Ok(length)
+    Ok(read)
 }
 
 /// Changes the file that a record names to the one it will be written to. A record that names no
@@ -369,7 +409,7 @@ mod tests {
     fn a_record_survives_the_round_trip() {
         let mut draft = Draft::new(Kind::Lock);
         draft.set_owner("pid=7 label=x");
-        let bytes = draft.entered(1_764_000_000_000_000, DOOR, 12).to_vec();
+        let bytes = draft.entered(1_764_000_000_000_000, DOOR, 12).1.to_vec();
         let record = Record {
             limit: 0,
             token: 1_764_000_000_000_000,
@@ -387,7 +427,7 @@ mod tests {
     #[test]
     fn the_places_of_the_short_writes_are_right() {
         let mut draft = Draft::new(Kind::Lock);
-        let mut bytes = draft.entered(5, DOOR, 0).to_vec();
+        let mut bytes = draft.entered(5, DOOR, 0).1.to_vec();
         let (at, digits) = draft.token(77);
         bytes[at as usize..][..digits.len()].copy_from_slice(digits);
         assert!(
@@ -438,7 +478,7 @@ mod tests {
             let limit = if kind == Kind::Semaphore { 12 } else { 0 };
             draft.set_limit(limit);
             draft.set_owner("pid=7");
-            let mut bytes = draft.read(5, DOOR, Flag::Found).to_vec();
+            let mut bytes = draft.read(5, DOOR, Flag::Found).1.to_vec();
             let (at, flag) = draft.flag(6, Flag::Held);
             bytes[at as usize..][..flag.len()].copy_from_slice(flag);
             let record = Record {
@@ -475,21 +515,20 @@ mod tests {
             let (file, own) = file.expect("a file");
             let flag_in = |bytes: &[u8]| {
                 file::write_at(&file, 0, bytes).expect("written");
-                let mut found = [0; LENGTH];
-                let length = read(&file, None, &mut found).expect("read");
+                let found = read(&file, None).expect("read");
                 assert_eq!(&found[..60], &bytes[..60], "all else is as it stands there");
-                match parse(&found[..length], kind) {
+                match parse(&found, kind) {
                     Content::Ours(record) => record.flag,
                     other => panic!("{other:?}"),
                 }
             };
             let mut draft = Draft::new(kind);
-            draft.set_limit(u64::from(kind == Kind::Semaphore));
+            draft.set_limit(u32::from(kind == Kind::Semaphore));
             draft.set_owner(&format!("pid=7 label={}", "x".repeat(LENGTH)));
-            let unknown = draft.entered(5, DOOR, 0).to_vec();
+            let unknown = draft.entered(5, DOOR, 0).1.to_vec();
             assert_eq!(flag_in(&unknown), Flag::Held, "an earlier version wrote it");
             draft.set_file(own.inode);
-            let mut bytes = draft.entered(5, DOOR, 0).to_vec();
+            let mut bytes = draft.entered(5, DOOR, 0).1.to_vec();
             assert_eq!(flag_in(&bytes), Flag::Held);
             set_file(&mut bytes, own.inode + 1);
             let copied = flag_in(&bytes);

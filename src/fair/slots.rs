@@ -17,14 +17,16 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::door::{Door, unlink_if_same};
-use crate::error::{Error, Result};
+use super::{Place, Settings, Site};
+use crate::error::{Error, ErrorKind, Result};
 use crate::step::{self, Step};
 use crate::sys::file::FileId;
 use crate::sys::host;
-use crate::watch::wait::{Ladder, Wait, WakeSource};
-use crate::watch::{Seen, WatchId, WatcherId};
+use crate::watch::wait::{Ladder, WakeSource};
+use crate::watch::{Seen, WatchId};
 
 /// One permit: a slot file that this process has locked.
 #[derive(Debug)]
@@ -47,44 +49,13 @@ impl Slot {
     }
 }
 
-/// Some permits.
-#[derive(Debug, Default)]
-pub(crate) struct Permits(Vec<Slot>);
-
-impl Permits {
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
-        self.0.iter()
-    }
-
-    /// Takes out the last `count` permits.
-    pub(crate) fn split(&mut self, count: u32) -> Self {
-        let left = self.0.len().saturating_sub(count as usize);
-        Self(self.0.split_off(left))
-    }
-}
-
-impl Extend<Slot> for Permits {
-    fn extend<I: IntoIterator<Item = Slot>>(&mut self, slots: I) {
-        self.0.extend(slots);
-    }
-}
-
-impl IntoIterator for Permits {
-    type Item = Slot;
-    type IntoIter = std::vec::IntoIter<Slot>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
-    }
-}
-
 /// The pattern of the names of the slot files: the text before and after the number, and its
 /// minimum width.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Names {
-    pub(crate) before: String,
-    pub(crate) after: String,
-    pub(crate) width: usize,
+    before: String,
+    after: String,
+    width: usize,
 }
 
 /// The slots of one semaphore, as one process uses them.
@@ -108,25 +79,16 @@ struct RefusedSlot {
     source: WakeSource,
 }
 
-/// The slots that the first waiter keeps open while it waits.
-#[derive(Default)]
+/// The slots that the first waiter keeps open while it waits, and how it waits for them.
 pub(crate) struct RefusedSlots {
     slots: Vec<RefusedSlot>,
-}
-
-/// How the first waiter tries the slots.
-pub(crate) struct GatherOptions<'a> {
-    pub(crate) watcher_id: WatcherId,
-    pub(crate) events: bool,
-    pub(crate) wait: &'a Wait,
-    pub(crate) bits: Option<u32>,
-    /// Also try slots that are watched and have reported no event.
-    pub(crate) all: bool,
+    site: Site,
+    settings: Arc<Settings>,
 }
 
 /// The slot files that this process may not open. Others can serve a request without them.
 #[derive(Default)]
-pub(crate) struct Denied {
+struct Denied {
     count: u32,
     /// The error of the first one.
     why: Option<Error>,
@@ -183,12 +145,20 @@ impl Slots {
         self.limit
     }
 
-    /// Returns whether the limit is, or was, the recorded one. Then a different record is a change
-    /// of it.
-    pub(crate) fn is_confirmed(&self) -> bool {
-        self.confirmed
+    /// Adopts the recorded limit. Returns `false` if slots in hand were beyond it; then all slots in
+    /// hand were given back. Fails if our limit was never the recorded one.
+    pub(crate) fn adopt(&mut self, recorded: u32, place: &Place) -> Result<bool> {
+        if recorded != self.limit && !self.confirmed {
+            return Err(other_limit(recorded, self.limit, place));
+        }
+        self.confirmed = true;
+        match recorded == self.limit {
+            true => Ok(true),
+            false => self.set_limit(recorded),
+        }
     }
 
+    /// Notes that our limit is the recorded one.
     pub(crate) fn confirm(&mut self) {
         self.confirmed = true;
     }
@@ -245,19 +215,20 @@ impl Slots {
     /// not wait here. Fails if there can never be so many, because this process may not open the
     /// others.
     pub(crate) fn gather(&mut self, wanted: u32, bits: Option<u32>) -> Result<bool> {
-        let (_, denied) = self.gather_reachable(wanted, bits)?;
+        let denied = self.gather_free(wanted, bits)?;
         self.have(wanted, denied)
     }
 
     /// Does the same, and counts slots that cannot be opened as taken.
-    pub(crate) fn gather_reachable(
-        &mut self,
-        wanted: u32,
-        bits: Option<u32>,
-    ) -> Result<(bool, Denied)> {
+    pub(crate) fn gather_reachable(&mut self, wanted: u32, bits: Option<u32>) -> Result<bool> {
+        self.gather_free(wanted, bits)?;
+        Ok(self.in_hand() >= wanted)
+    }
+
+    fn gather_free(&mut self, wanted: u32, bits: Option<u32>) -> Result<Denied> {
         let mut denied = Denied::default();
         for number in self.others_at_random() {
-            if self.hand.len() as u32 >= wanted {
+            if self.in_hand() >= wanted {
                 break;
             }
             let Some(door) = denied.unless_denied(self.open(number, bits))? else {
@@ -267,14 +238,14 @@ impl Slots {
                 self.keep(Slot { number, door });
             }
         }
-        Ok((self.hand.len() as u32 >= wanted, denied))
+        Ok(denied)
     }
 
     /// Returns whether `wanted` slots are in hand. Fails if there can never be so many.
     fn have(&self, wanted: u32, denied: Denied) -> Result<bool> {
         match denied.why {
             Some(error) if wanted > self.limit.saturating_sub(denied.count) => Err(error),
-            _ => Ok(self.hand.len() as u32 >= wanted),
+            _ => Ok(self.in_hand() >= wanted),
         }
     }
 
@@ -329,21 +300,21 @@ impl Slots {
     }
 
     /// Opens, watches, compares and tries every slot that this process does not have, until
-    /// `wanted` are in hand. Returns whether they are. For the first waiter. A slot that is still
-    /// watched is tried again only with `options.all`.
+    /// `wanted` are in hand. Returns whether they are. For the first waiter. A slot that is watched
+    /// and has reported no event is tried again only with `all`.
     pub(crate) fn gather_waiting(
         &mut self,
         refused: &mut RefusedSlots,
         wanted: u32,
-        options: GatherOptions<'_>,
+        all: bool,
     ) -> Result<bool> {
         let known: HashSet<u32> = refused.slots.iter().map(|it| it.number).collect();
-        let mut denied = Denied::default();
+        let (bits, mut denied) = (refused.settings.bits, Denied::default());
         for number in self.others_at_random() {
             if !known.contains(&number)
-                && let Some(door) = denied.unless_denied(self.open(number, options.bits))?
+                && let Some(door) = denied.unless_denied(self.open(number, bits))?
             {
-                let source = WakeSource::new(options.wait);
+                let source = WakeSource::new(&refused.settings.wait);
                 refused.slots.push(RefusedSlot {
                     number,
                     door,
@@ -352,15 +323,15 @@ impl Slots {
             }
         }
         let mut index = 0;
-        while let Some(slot) = refused.slots.get_mut(index) {
-            let enough = self.hand.len() as u32 >= wanted;
+        while let Some(slot) = refused.slots.get(index) {
+            let enough = self.in_hand() >= wanted;
             let beyond = slot.number >= self.limit || self.has(slot.number);
             let mut taken = false;
             if !beyond && !enough {
                 // The path may mean another file by now, which cannot be opened.
-                let Some(locked) = denied.unless_denied(self.try_one(slot, &options))? else {
-                    slot.stop_watching(options.watcher_id);
-                    refused.slots.swap_remove(index);
+                let tried = self.try_one(refused, index, all);
+                let Some(locked) = denied.unless_denied(tried)? else {
+                    refused.remove(index);
                     continue;
                 };
                 taken = locked;
@@ -369,8 +340,7 @@ impl Slots {
                 index += 1;
                 continue;
             }
-            slot.stop_watching(options.watcher_id);
-            let RefusedSlot { number, door, .. } = refused.slots.swap_remove(index);
+            let RefusedSlot { number, door, .. } = refused.remove(index);
             if !beyond {
                 self.keep(Slot { number, door });
             }
@@ -378,8 +348,14 @@ impl Slots {
         self.have(wanted, denied)
     }
 
-    fn try_one(&self, slot: &mut RefusedSlot, options: &GatherOptions<'_>) -> Result<bool> {
-        if matches!(slot.source, WakeSource::Watch(_)) && !options.all {
+    fn try_one(&self, refused: &mut RefusedSlots, index: usize, all: bool) -> Result<bool> {
+        let RefusedSlots {
+            slots,
+            site,
+            settings,
+        } = refused;
+        let slot = &mut slots[index];
+        if matches!(slot.source, WakeSource::Watch(_)) && !all {
             return Ok(false);
         }
         loop {
@@ -387,17 +363,13 @@ impl Slots {
                 return Ok(true);
             }
             step::at(Step::WatchSlot);
-            let fresh = slot.source.watch(
-                options.watcher_id,
-                slot.door.file(),
-                Seen::Door,
-                options.events,
-            );
-            let path = self.path(slot.number);
-            let current = slot.door.is_current(&path);
+            let file = slot.door.file();
+            let (id, events) = (site.watcher_id, site.events);
+            let fresh = slot.source.watch(id, file, Seen::Door, events);
+            let current = slot.door.is_current(&self.path(slot.number));
             if !current.map_err(self.io("look at the slot file", slot.number))? {
-                slot.stop_watching(options.watcher_id);
-                slot.door = self.open(slot.number, options.bits)?;
+                slot.source.stop_watching(site.watcher_id);
+                slot.door = self.open(slot.number, settings.bits)?;
             } else if !fresh {
                 return Ok(false);
             }
@@ -405,20 +377,18 @@ impl Slots {
     }
 
     /// Takes `count` slots out of the hand, for a guard.
-    pub(crate) fn take(&mut self, count: u32) -> Permits {
+    pub(crate) fn take(&mut self, count: u32) -> Vec<Slot> {
         let left = self.hand.len().saturating_sub(count as usize);
-        let permits = Permits(self.hand.drain(left..).collect());
+        let permits = self.hand.split_off(left);
         // At most the limit at the time.
-        self.taken += permits.0.len() as u32;
+        self.taken += permits.len() as u32;
         permits
     }
 
     /// Returns the slots of a guard to the hand.
-    pub(crate) fn put_back(&mut self, permits: Permits) {
-        for slot in permits {
-            self.taken -= 1;
-            self.hand.push(slot);
-        }
+    pub(crate) fn put_back(&mut self, permits: Vec<Slot>) {
+        self.taken -= permits.len() as u32;
+        self.hand.extend(permits);
     }
 
     /// Unlocks and closes `count` slots in hand, also if a step fails.
@@ -439,18 +409,13 @@ impl Slots {
         result
     }
 
-    /// Unlocks and closes all slots in hand.
-    pub(crate) fn give_all_back(&mut self) -> Result<()> {
-        self.give_back(u32::MAX)
-    }
-
     /// Sets the number of permits. If a slot in hand is beyond it, gives back all slots in hand and
     /// returns `false`.
     pub(crate) fn set_limit(&mut self, limit: u32) -> Result<bool> {
         self.limit = limit;
         let beyond = self.hand.iter().any(|it| it.number >= limit);
         if beyond {
-            self.give_all_back()?;
+            self.give_back(u32::MAX)?;
         }
         Ok(!beyond)
     }
@@ -470,18 +435,36 @@ impl Denied {
     }
 }
 
+/// Returns the error for a limit that was never the recorded one.
+pub(crate) fn other_limit(theirs: u32, ours: u32, place: &Place) -> Error {
+    let text = format!(
+        "the semaphore at this path has a limit of {theirs} permits, and is opened with {ours}; \
+         resize() changes it"
+    );
+    Error::at(ErrorKind::Incompatible, text, place.state())
+}
+
 fn is_denied(error: &Error) -> bool {
     let denied = std::io::ErrorKind::PermissionDenied;
     error.io_error().is_some_and(|it| it.kind() == denied)
 }
 
-impl RefusedSlot {
-    fn stop_watching(&mut self, watcher_id: WatcherId) {
-        self.source.stop_watching(watcher_id);
-    }
-}
-
 impl RefusedSlots {
+    pub(crate) fn new(site: Site, settings: Arc<Settings>) -> Self {
+        Self {
+            slots: Vec::new(),
+            site,
+            settings,
+        }
+    }
+
+    /// Takes a slot out, and gives its watch back.
+    fn remove(&mut self, index: usize) -> RefusedSlot {
+        let mut slot = self.slots.swap_remove(index);
+        slot.source.stop_watching(self.site.watcher_id);
+        slot
+    }
+
     /// Notes that a watch has fired. Returns `false` if it belongs to none of these slots.
     pub(crate) fn fired(&mut self, id: WatchId) -> bool {
         self.slots.iter_mut().any(|it| it.source.fired(id))
@@ -491,10 +474,9 @@ impl RefusedSlots {
         self.slots.iter().any(|it| it.source.is_polling())
     }
 
-    pub(crate) fn stop_watching(&mut self, watcher_id: WatcherId) {
-        self.slots
-            .iter_mut()
-            .for_each(|it| it.stop_watching(watcher_id));
+    pub(crate) fn stop_watching(&mut self) {
+        let slots = self.slots.iter_mut();
+        slots.for_each(|it| it.source.stop_watching(self.site.watcher_id));
     }
 
     /// Sets the next attempt to a jittered delay, if nothing is watched.

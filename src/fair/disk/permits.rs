@@ -3,16 +3,14 @@
 //! The record is locked only while it is read and written. A holder of permits has locked their
 //! slot files and needs no other lock.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::Disk;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fair::record::{self, Content, Flag, Record};
-use crate::fair::slots::Slots;
-use crate::status::Removal;
+use crate::fair::record::{self, Flag, Record};
+use crate::fair::slots::{Slots, other_limit};
 use crate::step::{self, Step};
-use crate::sys::file::{self, FileId};
+use crate::sys::file::FileId;
 
 /// The result of recording another limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,18 +83,11 @@ impl Disk {
         let Some(slots) = &mut self.slots else {
             return Ok(None);
         };
-        if let Some(record) = record
-            && record.limit != u64::from(slots.limit())
-        {
-            if !slots.is_confirmed() {
-                let limits = (limit_of(record), slots.limit());
-                return Err(mismatch(limits, &self.place.state()));
-            }
-            if !slots.set_limit(limit_of(record))? {
-                return Ok(None);
-            }
+        match record {
+            Some(record) if !slots.adopt(record.limit, &self.place)? => return Ok(None),
+            Some(_) => {}
+            None => slots.confirm(),
         }
-        slots.confirm();
         let limit = slots.limit();
         let now = record::wall_clock_us();
         let token = record::next_token(record.map_or(0, |it| it.token), now);
@@ -105,16 +96,11 @@ impl Disk {
     }
 
     fn write_record(&mut self, limit: u32, token: u64, words: Option<&Arc<str>>) -> Result<()> {
-        self.draft.set_limit(u64::from(limit));
+        self.draft.set_limit(limit);
         if let Some(words) = words {
             self.draft.set_owner(words);
         }
-        let bytes = self.draft.read(token, NO_DOOR, Flag::Clear);
-        match &self.state {
-            Some(file) => file::write_at(file, 0, bytes)
-                .map_err(|e| Error::io("write the state file", self.place.state(), e)),
-            None => Ok(()),
-        }
+        self.write(|draft| draft.read(token, NO_DOOR, Flag::Clear))
     }
 
     /// Records the last granted token of the block that ends at `reserved`. Writes nothing if
@@ -125,7 +111,7 @@ impl Disk {
         };
         let written = match record {
             Some(record) if record.token == reserved => {
-                self.write_record(limit_of(record), token, None)
+                self.write_record(record.limit, token, None)
             }
             _ => Ok(()),
         };
@@ -133,32 +119,15 @@ impl Disk {
         written
     }
 
-    /// Returns the limit in the record, or `None` if nothing is recorded.
-    pub(crate) fn recorded_limit(&self) -> Result<Option<u32>> {
-        let bytes = self.read_unlocked()?.unwrap_or_default();
-        Ok(match self.parse(&bytes) {
-            Content::Ours(record) => Some(limit_of(record)),
-            _ => None,
-        })
-    }
-
     /// Adopts a limit that another process has recorded. Returns whether there are more permits
     /// now. Fails if our limit was never the recorded one: then the other process did not change
     /// the limit, but uses the semaphore with another number.
     pub(crate) fn adopt_limit(&mut self) -> Result<bool> {
-        let recorded = self.recorded_limit()?;
-        let (Some(recorded), Some(slots)) = (recorded, &mut self.slots) else {
+        let (Some(record), Some(slots)) = (self.peek()?, &mut self.slots) else {
             return Ok(false);
         };
-        if recorded != slots.limit() && !slots.is_confirmed() {
-            let limits = (recorded, slots.limit());
-            return Err(mismatch(limits, &self.place.state()));
-        }
-        slots.confirm();
-        let more = recorded > slots.limit();
-        if recorded != slots.limit() {
-            slots.set_limit(recorded)?;
-        }
+        let more = record.limit > slots.limit();
+        slots.adopt(record.limit, &self.place)?;
         Ok(more)
     }
 
@@ -169,7 +138,7 @@ impl Disk {
             return Ok(Resized::Later);
         };
         let known = self.slots.as_ref().map_or(0, Slots::limit);
-        let current = record.map_or(known, limit_of);
+        let current = record.map_or(known, |it| it.limit);
         if limit < current && held < current {
             self.unlock_state();
             if let Some(slots) = &mut self.slots {
@@ -188,62 +157,27 @@ impl Disk {
         Ok(Resized::Done)
     }
 
-    /// Removes the semaphore. The caller has all permits in hand, and the queue is empty.
-    pub(crate) fn remove_slots(&mut self) -> Result<Removal> {
-        let Some(record) = self.try_state_as_it_is()? else {
-            return Ok(Removal::InUse);
-        };
-        let known = self.slots.as_ref().map(Slots::limit);
-        let cleared = match record.map(limit_of) {
-            // Another process has changed the limit, so these may not be all permits.
-            Some(limit) if Some(limit) != known => Ok(Removal::InUse),
-            _ => self.remove_locked(record),
-        };
-        self.unlock_state();
-        self.reopen();
-        match (cleared?, &self.slots) {
-            (Removal::Removed, Some(slots)) => slots.unlink().map(|()| Removal::Removed),
-            (cleared, _) => Ok(cleared),
-        }
-    }
-
     /// Refuses a limit that differs from the recorded one.
     pub(crate) fn check_limit(&mut self, ours: u32) -> Result<()> {
-        match self.recorded_limit()? {
-            Some(theirs) if theirs != ours => Err(mismatch((theirs, ours), &self.place.state())),
-            Some(_) => {
-                if let Some(slots) = &mut self.slots {
-                    slots.confirm();
-                }
+        match (self.peek()?, &mut self.slots) {
+            (Some(it), _) if it.limit != ours => Err(other_limit(it.limit, ours, &self.place)),
+            (Some(_), Some(slots)) => {
+                slots.confirm();
                 Ok(())
             }
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
-}
-
-fn mismatch((theirs, ours): (u32, u32), state: &Path) -> Error {
-    let text = format!(
-        "the semaphore at this path has a limit of {theirs} permits, and is opened with {ours}; \
-         resize() changes it"
-    );
-    Error::at(ErrorKind::Incompatible, text, state)
-}
-
-/// Converts the limit. A limit that does not fit was not written by this crate, and no slot file
-/// has such a number.
-fn limit_of(record: Record) -> u32 {
-    u32::try_from(record.limit).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     use super::*;
     use crate::fair::Place;
-    use crate::fair::record::Kind;
     use crate::fair::slots::Names;
+    use crate::lock::Kind;
 
     /// A semaphore as one process has it open, with this limit.
     fn process(directory: &Path, limit: u32) -> Disk {

@@ -22,12 +22,12 @@
 //! 2. `state` is written under its exclusive lock. There is one exception: the reader in charge
 //!    clears the flag that it has reported. No other process can have the exclusive lock meanwhile.
 
-use super::{Admission, Disk, Entered, StateLock, TRIES, refuse_foreign};
-use crate::error::{Error, Result};
+use super::{Admission, Disk, Entered, StateLock, TRIES};
+use crate::error::Result;
 use crate::fair::door::Door;
 use crate::fair::record::{self, Content, Flag, Record};
 use crate::step::{self, Step};
-use crate::sys::{file, flock};
+use crate::sys::flock;
 
 /// How often a reader that is refused `state` tries again at once. Another reader has it for a few
 /// system calls.
@@ -55,7 +55,7 @@ impl Disk {
                 continue;
             }
             let content = self.read_head()?;
-            refuse_foreign(&self.place, self.kind, &content)?;
+            content.refuse_foreign(&self.place, self.kind)?;
             let tried = match clean(&content, door) {
                 Some(_) => self.share_clean(door)?,
                 None => self.take_charge(door)?,
@@ -98,11 +98,11 @@ impl Disk {
     }
 
     fn try_share_state(&self) -> Result<bool> {
-        let Some(file) = &self.state else {
+        let Some(state) = &self.state else {
             return Ok(false);
         };
-        flock::try_lock_own(file, true)
-            .map_err(|e| Error::io("lock the state file", self.place.state(), e))
+        let locked = flock::try_lock_own(&state.file, true);
+        locked.map_err(self.at_state("lock the state file"))
     }
 
     /// Makes the record clean, unless another process has `state` locked.
@@ -151,12 +151,8 @@ impl Disk {
         };
         self.draft.set_owner("");
         self.words = None;
-        let bytes = self.draft.read(entered.token, door.id(), flag);
-        if let Some(file) = &self.state {
-            step::at(Step::WriteHeld);
-            file::write_at(file, 0, bytes)
-                .map_err(|e| Error::io("write the state file", self.place.state(), e))?;
-        }
+        step::at(Step::WriteHeld);
+        self.write(|draft| draft.read(entered.token, door.id(), flag))?;
         Ok(entered)
     }
 
@@ -164,11 +160,11 @@ impl Disk {
     /// shared the door before, so no writer can enter in between.
     pub(crate) fn share_state(&self) -> Result<bool> {
         step::at(Step::ShareState);
-        let Some(file) = &self.state else {
+        let Some(state) = &self.state else {
             return Ok(true);
         };
-        flock::share_own(file)
-            .map_err(|e| Error::io("share the lock of the state file", self.place.state(), e))
+        let shared = flock::share_own(&state.file);
+        shared.map_err(self.at_state("share the lock of the state file"))
     }
 
     /// Ends the charge of a reader that leaves before a guard has reported the death. If it is
@@ -179,11 +175,11 @@ impl Disk {
         self.unlock_state();
         // Not replaced by a private copy: readers that have the file open would continue with the
         // old one.
-        match self.try_state_as_it_is()? {
-            Some(Some(record))
-                if record.door == door.id() && record.flag == Flag::Found && !self.state_linked =>
-            {
-                self.clear_held(record.token, Flag::Held)
+        let record = self.try_state_as_it_is()?.flatten();
+        let linked = self.state.as_ref().is_some_and(|it| it.linked);
+        match record {
+            Some(it) if it.door == door.id() && it.flag == Flag::Found && !linked => {
+                self.clear_held(it.token, Flag::Held)
             }
             // The lock ends with the last steps of the holder.
             _ => Ok(()),

@@ -6,12 +6,13 @@
 //! between leaves files that the next holder uses or replaces. An unreported crash of an earlier
 //! holder is forgotten with the record, unless the caller wants to keep it. A lock file with
 //! content holds data of other programs and stays. A record with a second name gets no tombstone;
-//! see [`copies`](super::copies).
+//! see [`disk`](super).
 
-use super::{Disk, StateLock};
+use super::{Disk, State, StateLock};
 use crate::error::{Error, Result};
 use crate::fair::door::{Door, remove_file, remove_file_in};
 use crate::fair::record::{self, Flag, Record};
+use crate::fair::slots::Slots;
 use crate::status::Removal;
 use crate::step::{self, Step};
 use crate::sys::file;
@@ -21,9 +22,7 @@ impl Disk {
     /// With `keep_crash` nothing is removed while a crash is unreported.
     pub(crate) fn remove(&mut self, door: Door, keep_crash: bool) -> Result<Removal> {
         let result = self.remove_all(&door, keep_crash);
-        let left = door
-            .leave()
-            .map_err(|e| Error::io("unlock the lock file", &self.place.door, e));
+        let left = self.place.leave(door);
         let cleared = result?;
         left.map(|()| cleared)
     }
@@ -57,20 +56,38 @@ impl Disk {
         Ok(Removal::Removed)
     }
 
-    pub(super) fn remove_locked(&mut self, record: Option<Record>) -> Result<Removal> {
+    /// Removes the semaphore. The caller has all permits in hand, and the queue is empty.
+    pub(crate) fn remove_slots(&mut self) -> Result<Removal> {
+        let Some(record) = self.try_state_as_it_is()? else {
+            return Ok(Removal::InUse);
+        };
+        let known = self.slots.as_ref().map(Slots::limit);
+        let cleared = match record.map(|it| it.limit) {
+            // Another process has changed the limit, so these may not be all permits.
+            Some(limit) if Some(limit) != known => Ok(Removal::InUse),
+            _ => self.remove_locked(record),
+        };
+        self.unlock_state();
+        self.reopen();
+        match (cleared?, &self.slots) {
+            (Removal::Removed, Some(slots)) => slots.unlink().map(|()| Removal::Removed),
+            (cleared, _) => Ok(cleared),
+        }
+    }
+
+    fn remove_locked(&mut self, record: Option<Record>) -> Result<Removal> {
         let path = self.place.state();
         let at = |error| Error::io("write the state file", &path, error);
         if let Some(queue) = &mut self.queue {
             queue.clear_spares()?;
         }
-        let Some(file) = &self.state else {
+        let Some(State { file, id, linked }) = &self.state else {
             return Ok(Removal::InUse);
         };
         step::at(Step::TombstoneState);
-        let mut kept = [0; record::LENGTH];
-        let length = record::read(file, self.state_id, &mut kept).map_err(at)?;
+        let mut kept = record::read(file, Some(*id)).map_err(at)?;
         // In a hard-linked copy of the directory this is the record of a lock that stays in use.
-        if !self.state_linked {
+        if !linked {
             file::write_at(file, 0, record::REMOVED.as_bytes()).map_err(at)?;
         }
         step::at(Step::UnlinkState);
@@ -90,8 +107,8 @@ impl Disk {
                 return Ok(Removal::InUse);
             };
             let (fresh, id) = queue.open_state().map_err(at)?;
-            record::set_file(&mut kept[..length], id.inode);
-            file::write_at(&fresh, 0, &kept[..length]).map_err(at)?;
+            record::set_file(&mut kept, id.inode);
+            file::write_at(&fresh, 0, &kept).map_err(at)?;
         }
         // A process took a ticket meanwhile, or the directory contains other files.
         if error.kind() == std::io::ErrorKind::DirectoryNotEmpty {

@@ -25,7 +25,7 @@ use crate::backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::disk::{Admission, TakePlace};
 use crate::fair::door::Door;
-use crate::fair::queue_dir::Other;
+use crate::fair::queue_dir::Reaped;
 use crate::fair::ticket::{Mode, Ticket};
 use crate::fair::{Arrived, Caller, Grant, Settings, Want};
 use crate::foreign::SafeWaker;
@@ -182,7 +182,7 @@ impl Core {
             return Ok(self.grant_at_once(request, offer));
         }
         step::at(Step::GiveBack);
-        let left = door.leave().map_err(|e| self.io("unlock the lock file", e));
+        let left = self.disk.place().leave(door);
         let refused = match admission? {
             Some(Admission::Elsewhere) => Fast::Elsewhere,
             Some(Admission::Dying) => Fast::Dying,
@@ -211,24 +211,19 @@ impl Core {
     ) -> Result<std::result::Result<Door, Door>> {
         loop {
             step::at(Step::FastOpen);
-            let path = &self.disk.place().door;
-            let door =
-                Door::open(path, settings.bits).map_err(|e| self.io("open the lock file", e))?;
+            let place = self.disk.place();
+            let door = place.open_door(settings.bits)?;
             step::at(Step::FastTryDoor);
-            if !door
-                .try_lock(mode == Mode::Shared)
-                .map_err(|e| self.io("lock the lock file", e))?
-            {
+            if !place.try_lock(&door, mode == Mode::Shared)? {
                 return Ok(Err(door));
             }
             step::at(Step::FastCheck);
-            let current = door.is_current(path);
-            if current.as_ref().is_ok_and(|current| *current) {
+            let current = place.is_current(&door);
+            if let Ok(true) = current {
                 return Ok(Ok(door));
             }
-            let left = door.leave();
-            current.map_err(|e| self.io("look at the lock file", e))?;
-            left.map_err(|e| self.io("unlock the lock file", e))?;
+            let left = place.leave(door);
+            current.and(left)?;
         }
     }
 
@@ -356,11 +351,10 @@ impl Core {
             return Ok((known, unknown));
         };
         for ticket in tickets {
-            match queue.open_other(ticket)? {
-                Other::Open(file) if queue.reap_if_dead(ticket, &file)? => {}
-                Other::Open(_) => known += 1,
-                Other::Gone => {}
-                Other::Denied => unknown.push(queue.denied(ticket)),
+            match queue.reap_dead(ticket)? {
+                Reaped::Gone => {}
+                Reaped::Alive => known += 1,
+                Reaped::Denied => unknown.push(queue.denied(ticket)),
             }
         }
         Ok((known, unknown))
@@ -438,7 +432,7 @@ impl Core {
         };
         let elsewhere = self.disk.is_held_elsewhere(&door);
         step::at(Step::GiveBack);
-        let left = door.leave().map_err(|e| self.io("unlock the lock file", e));
+        let left = self.disk.place().leave(door);
         if elsewhere? {
             return Err(self.disk.replaced());
         }

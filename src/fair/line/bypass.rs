@@ -13,7 +13,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fair::disk::Disk;
 use crate::fair::door::Door;
 use crate::fair::queue_dir::{Other, OwnTicket, QueueDir};
@@ -66,9 +66,7 @@ pub(super) enum Free {
 impl Free {
     fn give_back(self, disk: &mut Disk, reserved: u32) -> Result<()> {
         match self {
-            Self::Door(door) => door
-                .leave()
-                .map_err(|e| Error::io("unlock the lock file", &disk.place().door, e)),
+            Self::Door(door) => disk.place().leave(door),
             Self::Slots => disk.keep_in_hand(reserved),
         }
     }
@@ -125,18 +123,15 @@ impl Bypass {
     /// Returns whether the door that was locked a window ago is still locked. Then there is nothing
     /// to look at. So a long wait costs two system calls a window.
     pub(super) fn is_door_still_locked(&mut self, disk: &Disk) -> Result<bool> {
-        let path = &disk.place().door;
+        let place = disk.place();
         let Some(door) = &self.probe else {
             return Ok(false);
         };
-        if !door.is_current(path).unwrap_or(false) {
+        if !place.is_current(door).unwrap_or(false) {
             return Ok(false);
         }
         step::at(Step::Probe);
-        let free = door
-            .try_lock(false)
-            .map_err(|e| Error::io("lock the lock file", path, e))?;
-        if !free {
+        if !place.try_lock(door, false)? {
             self.count_refusal();
             return Ok(true);
         }
@@ -209,7 +204,7 @@ impl Bypass {
         };
         // This process may never be able to lock as many slots as the first waiter wants. Then
         // nothing shows that the first waiter is frozen.
-        let (gathered, _) = slots.gather_reachable(reserved.saturating_add(needed), self.bits)?;
+        let gathered = slots.gather_reachable(reserved.saturating_add(needed), self.bits)?;
         if !gathered {
             disk.keep_in_hand(reserved)?;
             self.count_refusal();
@@ -219,27 +214,23 @@ impl Bypass {
 
     /// Locks the door if it is free.
     fn find_free_door(&mut self, disk: &Disk) -> Result<Option<Door>> {
-        let path = &disk.place().door;
-        let at = |step, error| Error::io(step, path, error);
+        let place = disk.place();
         step::at(Step::Probe);
         let kept = match self.probe.take() {
-            Some(door) if door.is_current(path).unwrap_or(false) => Some(door),
-            _ => Door::open_existing(path).map_err(|e| at("open the lock file", e))?,
+            Some(door) if place.is_current(&door).unwrap_or(false) => Some(door),
+            _ => place.open_existing_door()?,
         };
         let Some(door) = kept else {
             return Ok(None);
         };
         // There must be no readers inside either: the waiters before this one may rightly wait for
         // them.
-        if !door
-            .try_lock(false)
-            .map_err(|e| at("lock the lock file", e))?
-        {
+        if !place.try_lock(&door, false)? {
             self.probe = Some(door);
             self.count_refusal();
             return Ok(None);
         }
-        if !door.is_current(path).unwrap_or(false) {
+        if !place.is_current(&door).unwrap_or(false) {
             self.count = None;
             let _ = door.leave();
             return Ok(None);

@@ -40,18 +40,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Site;
 use super::bypass::{Bypass, Free, Look, mark_all_before};
 use super::cohorts::CohortId;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
-use crate::fair::Settings;
 use crate::fair::disk::{Admission, Disk, Entered};
 use crate::fair::door::Door;
 use crate::fair::queue_dir::{Other, OtherTicket, OwnTicket, QueueDir, Standing};
-use crate::fair::slots::{GatherOptions, RefusedSlots};
+use crate::fair::slots::RefusedSlots;
 use crate::fair::ticket::policy::{self, Rank};
 use crate::fair::ticket::{Mode, Ticket};
+use crate::fair::{Settings, Site};
 use crate::step::{self, Step};
 use crate::sys::file::FileId;
 use crate::trace::Note;
@@ -286,7 +285,7 @@ impl Contender {
     pub(super) fn forget_watches(&mut self) {
         let watcher_id = self.site.watcher_id;
         match &mut self.position {
-            Position::AtSlots { refused, .. } => refused.stop_watching(watcher_id),
+            Position::AtSlots { refused, .. } => refused.stop_watching(),
             Position::Behind { source, .. } | Position::AtDoor { source, .. } => {
                 source.stop_watching(watcher_id);
             }
@@ -599,12 +598,10 @@ impl Contender {
             return self.try_door(disk);
         }
         self.reset();
-        let path = &disk.place().door;
         step::at(Step::OpenDoor);
         let door = match self.bypass.take_door() {
             Some(door) => door,
-            None => Door::open(path, self.settings.bits)
-                .map_err(|e| Error::io("open the lock file", path, e))?,
+            None => disk.place().open_door(self.settings.bits)?,
         };
         let source = WakeSource::new(&self.settings.wait);
         self.ladder.start(COARSE);
@@ -622,8 +619,7 @@ impl Contender {
         let Position::AtDoor { door, source, .. } = &mut self.position else {
             return Ok(Flow::Again);
         };
-        let path = &disk.place().door;
-        let at = |step, error| Error::io(step, path, error);
+        let place = disk.place();
         // The first attempt comes before the watch, because after an event the lock is mostly free.
         // A refusal counts only with a watch in place.
         loop {
@@ -632,7 +628,7 @@ impl Contender {
                 Some(lock_thread) => lock_thread.outcome().unwrap_or(Ok(false)),
                 None => door.try_lock(shared),
             };
-            if locked.map_err(|e| at("lock the lock file", e))? {
+            if locked.map_err(|e| Error::io("lock the lock file", &place.door, e))? {
                 break;
             }
             step::at(Step::WatchDoor);
@@ -651,8 +647,7 @@ impl Contender {
                 had_events = false;
             }
             step::at(Step::CheckDoor);
-            let current = door.is_current(path);
-            if !current.map_err(|e| at("look at the lock file", e))? {
+            if !place.is_current(door)? {
                 self.note_fallback(had_events);
                 self.reset();
                 return Ok(Flow::Again);
@@ -695,10 +690,8 @@ impl Contender {
         let Position::Entering { door, bypassed, .. } = &self.position else {
             return Ok(false);
         };
-        let path = &disk.place().door;
         step::at(Step::CheckDoor);
-        let current = door.is_current(path);
-        if !current.map_err(|e| Error::io("look at the lock file", path, e))? {
+        if !disk.place().is_current(door)? {
             return Ok(false);
         }
         step::at(Step::CheckMarks);
@@ -816,7 +809,7 @@ impl Contender {
             self.reset();
             self.ladder.start(COARSE);
             self.position = Position::AtSlots {
-                refused: RefusedSlots::default(),
+                refused: RefusedSlots::new(self.site, self.settings.clone()),
                 bypassed: now_bypassed,
             };
         }
@@ -831,18 +824,12 @@ impl Contender {
             return Ok(Flow::Again);
         };
         let wanted = self.input.reserved.saturating_add(count);
+        let all = self.input.cause != Cause::Event;
         loop {
-            let options = GatherOptions {
-                watcher_id: self.site.watcher_id,
-                events: self.site.events,
-                wait: &self.settings.wait,
-                bits: self.settings.bits,
-                all: self.input.cause != Cause::Event,
-            };
             let Some(slots) = disk.slots_mut() else {
                 return Ok(Flow::Again);
             };
-            if slots.gather_waiting(refused, wanted, options)? {
+            if slots.gather_waiting(refused, wanted, all)? {
                 break;
             }
             if !disk.adopt_limit()? {
@@ -963,12 +950,8 @@ impl Contender {
 /// Gives up the share of the door to be alone there. Returns whether that succeeded and `state` is
 /// locked all the same.
 fn is_alone_and_refused(door: &Door, disk: &mut Disk) -> Result<bool> {
-    let path = disk.place().door.clone();
-    let at = |step, error| Error::io(step, &path, error);
-    let alone = door.try_alone().map_err(|e| at("lock the lock file", e))?;
-    let current = || {
-        door.is_current(&path)
-            .map_err(|e| at("look at the lock file", e))
-    };
-    Ok(alone && current()? && disk.is_held_elsewhere(door)?)
+    let place = disk.place();
+    let alone = door.try_alone();
+    let alone = alone.map_err(|e| Error::io("lock the lock file", &place.door, e))?;
+    Ok(alone && place.is_current(door)? && disk.is_held_elsewhere(door)?)
 }

@@ -74,12 +74,12 @@ use self::tail::{Flags, Tail};
 use super::disk::{Disk, Entered};
 use super::door::Door;
 use super::queue_dir::OwnTicket;
-use super::record::Kind;
 use super::slots::Slots;
 use super::ticket::{Mode, Ticket};
-use super::{Caller, Grant, Place, Settings, Share, Want, closed_error};
+use super::{Caller, Grant, Place, Settings, Share, Site, Want, closed_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
+use crate::lock::Kind;
 use crate::loss::Loss;
 use crate::path::canonical;
 use crate::stats::Counts;
@@ -88,7 +88,7 @@ use crate::sys::file::{check_lock_path, duplicate_for_exec};
 use crate::sys::filesystem::FileSystem;
 use crate::sys::fork::{PerProcess, generation};
 use crate::trace::Note;
-use crate::watch::{Seen, WatchId, Watcher, WatcherId, watch};
+use crate::watch::{Seen, WatchId, Watcher, watch};
 
 mod agenda;
 mod arrival;
@@ -115,16 +115,6 @@ static LINES: PerProcess<Mutex<HashMap<PathBuf, Weak<Line>>>> = PerProcess::new(
 
 fn lines() -> MutexGuard<'static, HashMap<PathBuf, Weak<Line>>> {
     LINES.get().lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What a line needs to watch files.
-#[derive(Clone, Copy)]
-struct Site {
-    watcher_id: WatcherId,
-    /// Whether file events can be expected here.
-    events: bool,
-    /// Whether threads in the blocking lock call may wait instead.
-    threads: bool,
 }
 
 /// One lock in this process.
@@ -446,10 +436,6 @@ impl Core {
             site,
             effects: Effects::new(),
         }
-    }
-
-    fn io(&self, step: &'static str, error: std::io::Error) -> Error {
-        Error::io(step, &self.disk.place().door, error)
     }
 
     fn error(&self, kind: ErrorKind, text: impl Into<String>) -> Error {
@@ -1041,7 +1027,6 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fair::record::Kind;
 
     #[test]
     fn p62_a_line_that_is_gone_is_forgotten() {

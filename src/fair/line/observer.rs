@@ -304,7 +304,7 @@ fn close(a: Option<SystemTime>, b: Option<SystemTime>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fair::record::Kind;
+    use crate::lock::Kind;
 
     #[test]
     fn an_observer_that_is_gone_is_forgotten() {

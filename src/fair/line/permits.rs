@@ -21,7 +21,7 @@ use super::{Cause, CohortId, Contender, Core, Line, Possession};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::disk::{Disk, Entered, Resized, TakePlace};
 use crate::fair::door::{self, Door, Probed};
-use crate::fair::slots::{Permits, Slots};
+use crate::fair::slots::{Slot, Slots};
 use crate::fair::ticket::Mode;
 use crate::fair::{Settings, Want};
 use crate::step::{self, Step};
@@ -190,7 +190,7 @@ impl Core {
     }
 
     /// Takes the permits of a guard back.
-    pub(super) fn release_permits(&mut self, permits: Permits, want: Want) -> Result<()> {
+    pub(super) fn release_permits(&mut self, permits: Vec<Slot>, want: Want) -> Result<()> {
         if let Some(slots) = self.disk.slots_mut() {
             slots.put_back(permits);
         }

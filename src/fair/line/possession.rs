@@ -21,7 +21,6 @@ use crate::error::{Error, Result};
 use crate::fair::disk::{Disk, Entered};
 use crate::fair::door::Door;
 use crate::fair::record::Flag;
-use crate::fair::slots::Permits;
 use crate::fair::ticket::{Mode, Ticket};
 use crate::fair::{Caller, Grant, Settings, Share, Want};
 use crate::loss::Loss;
@@ -221,7 +220,7 @@ impl Possession {
                 .slots_mut()
                 .map(|it| it.take(count))
                 .unwrap_or_default(),
-            Mode::Exclusive | Mode::Shared => Permits::default(),
+            Mode::Exclusive | Mode::Shared => Vec::new(),
         };
         Grant {
             share: match &self.hold {

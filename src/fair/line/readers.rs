@@ -17,9 +17,9 @@ use std::sync::atomic::Ordering;
 use super::arrival::{Fast, Request};
 use super::{Cause, Cohort, Core, Extent, Line, Offer};
 use crate::error::Result;
-use crate::fair::record::Kind;
 use crate::fair::ticket::Mode;
 use crate::fair::{Grant, Settings};
+use crate::lock::Kind;
 use crate::loss::Loss;
 
 impl Line {

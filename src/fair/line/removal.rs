@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::{Core, Line};
 use crate::error::{Error, Result};
-use crate::fair::door::Door;
 use crate::fair::ticket::Mode;
 use crate::status::Removal;
 
@@ -29,28 +28,24 @@ impl Core {
             return self.remove_slots();
         }
         let place = self.disk.place().clone();
-        let at = |step, error| Error::io(step, &place.door, error);
-        let exists = |path: &Path| path.try_exists().map_err(|e| at("look beside", e));
-        let open = || Door::open_existing(&place.door).map_err(|e| at("open the lock file", e));
-        let door = match open()? {
+        let exists = |path: &Path| {
+            let exists = path.try_exists();
+            exists.map_err(|e| Error::io("look beside", &place.door, e))
+        };
+        let door = match place.open_existing_door()? {
             Some(door) => door,
             None if !exists(&place.queue)? => return Ok(Removal::Removed),
-            None => Door::open(&place.door, None).map_err(|e| at("open the lock file", e))?,
+            None => place.open_door(None)?,
         };
-        if !door
-            .try_lock(false)
-            .map_err(|e| at("lock the lock file", e))?
-        {
+        if !place.try_lock(&door, false)? {
             return Ok(Removal::InUse);
         }
-        let ready = door
-            .is_current(&place.door)
-            .map_err(|e| at("look at the lock file", e))
-            .and_then(|current| Ok(current && self.disk.list(None)?.is_empty()));
+        let current = place.is_current(&door);
+        let ready = current.and_then(|current| Ok(current && self.disk.list(None)?.is_empty()));
         if let Ok(true) = ready {
             return self.disk.remove(door, keep_crash);
         }
-        let left = door.leave().map_err(|e| at("unlock the lock file", e));
+        let left = place.leave(door);
         ready.and(left).map(|()| Removal::InUse)
     }
 

@@ -24,11 +24,11 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Contender, Core, Key, Line};
 use crate::error::{Error, Result};
 use crate::fair::Place;
-use crate::fair::disk::refuse_foreign;
 use crate::fair::door::{self, Probed};
 use crate::fair::queue_dir::{QueueDir, file_noted};
-use crate::fair::record::{self, Content, Flag, Kind};
+use crate::fair::record::{self, Content, Flag};
 use crate::fair::ticket::Ticket;
+use crate::lock::Kind;
 use crate::owner::{Recorded, holder_of_file, identity, of_pid};
 use crate::status::{Held, Owner, Status, Waiter, Waiting};
 use crate::sys::dir::Found;
@@ -549,9 +549,11 @@ impl OutsideLook<'_> {
 /// Returns the recorded holder unless it is provably gone, and the highest token that may have been
 /// granted.
 fn recorded(place: &Place, kind: Kind) -> Result<(Option<Recorded>, u64)> {
-    let (record, locality) = read_record(place)?;
+    let Some((record, locality)) = read_record(place)? else {
+        return Ok((None, 0));
+    };
     let content = record::parse(&record, kind);
-    refuse_foreign(place, kind, &content)?;
+    content.refuse_foreign(place, kind)?;
     let Content::Ours(found) = content else {
         return Ok((None, 0));
     };
@@ -561,15 +563,13 @@ fn recorded(place: &Place, kind: Kind) -> Result<(Option<Recorded>, u64)> {
 }
 
 /// Reads the record, and finds out the locality of its file.
-fn read_record(place: &Place) -> Result<(Vec<u8>, Locality)> {
+fn read_record(place: &Place) -> Result<Option<(record::Bytes, Locality)>> {
     let path = place.state();
-    let at = |error| Error::io("read the state file", &path, error);
-    let Some(file) = file::open_to_read(&path).map_err(at)? else {
-        return Ok((Vec::new(), Locality::Unknown));
-    };
-    let mut buffer = [0; record::LENGTH];
-    let read = record::read(&file, None, &mut buffer).map_err(at)?;
-    Ok((buffer[..read].to_vec(), FileSystem::of(&file).locality()))
+    let read = file::open_to_read(&path).and_then(|file| {
+        let read = |file| Ok((record::read(&file, None)?, FileSystem::of(&file).locality()));
+        file.map(read).transpose()
+    });
+    read.map_err(|e| Error::io("read the state file", path, e))
 }
 
 fn held_by(owner: Owner) -> Status {
