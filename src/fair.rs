@@ -11,10 +11,8 @@ use std::time::Duration;
 
 use self::door::Door;
 use self::guard::FairHold;
-use self::line::{Key, Line, Observer};
-pub use self::options::{FifoConfig, FifoOptions};
+use self::line::{Key, Line};
 use self::pending::FairPending;
-use self::queue_dir::STATE;
 use self::slots::Slot;
 use self::ticket::Mode;
 use crate::acquire::Acquire;
@@ -34,18 +32,27 @@ use crate::watch::wait::Wait;
 
 mod disk;
 pub(crate) mod door;
-pub(crate) mod fifo;
+mod fifo;
 mod guard;
-pub(crate) mod kind;
+mod kind;
 mod line;
 mod options;
 mod pending;
 mod queue_dir;
 pub(crate) mod record;
-pub(crate) mod rwlock;
-pub(crate) mod semaphore;
+mod rwlock;
+mod semaphore;
 mod slots;
 mod ticket;
+
+pub use self::fifo::{FifoGuard, FifoLock};
+pub use self::kind::FifoKind;
+pub use self::options::{FifoConfig, FifoOptions};
+pub use self::rwlock::{FifoReadGuard, FifoRwLock, FifoWriteGuard};
+pub use self::semaphore::{FifoPermit, FifoSemaphore, SemaphoreConfig, SemaphoreOptions};
+
+/// The name of the state file in the queue directory. It is no ticket.
+const STATE: &str = "state";
 
 /// A lock that is opened with [`FifoOptions`].
 pub(crate) trait Fair: Sized {
@@ -139,6 +146,13 @@ enum Arrived {
     Granted(Grant),
     /// The key must be polled or cancelled.
     Waiting(Key),
+}
+
+/// What a process learns when it becomes the holder.
+#[derive(Clone, Copy, Debug)]
+struct Entered {
+    token: u64,
+    predecessor_crashed: bool,
 }
 
 /// A guard's share of the lock.
@@ -297,7 +311,7 @@ impl Local for Shared {
     }
 
     fn changes(&self) -> Changes {
-        Changes::new(Observer::new(self.line.clone()))
+        self.line.changes()
     }
 
     fn stats(&self) -> Stats {

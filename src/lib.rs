@@ -126,11 +126,10 @@ pub use any::{AnyGuard, AnyLock, AnySemaphore, AnySharedLock};
 pub use backoff::Backoff;
 pub use error::{Error, ErrorKind, Result};
 pub use existence::pid::{PidConfig, PidGuard, PidLock, PidOptions};
-pub use fair::fifo::{FifoGuard, FifoLock};
-pub use fair::kind::FifoKind;
-pub use fair::rwlock::{FifoReadGuard, FifoRwLock, FifoWriteGuard};
-pub use fair::semaphore::{FifoPermit, FifoSemaphore, SemaphoreConfig, SemaphoreOptions};
-pub use fair::{FifoConfig, FifoOptions};
+pub use fair::{
+    FifoConfig, FifoGuard, FifoKind, FifoLock, FifoOptions, FifoPermit, FifoReadGuard, FifoRwLock,
+    FifoSemaphore, FifoWriteGuard, SemaphoreConfig, SemaphoreOptions,
+};
 pub use file::atomic::{AtomicFile, CreateAtomic};
 pub use file::flags::{LockFlags, OpenFile, lock, unlock};
 pub use file::{FileConfig, FileGuard, FileLock, FileOptions};

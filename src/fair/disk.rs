@@ -31,12 +31,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::Place;
 use super::door::Door;
 use super::queue_dir::{Other, OwnTicket, QueueDir};
 use super::record::{self, Content, Draft, Record};
 use super::slots::Slots;
 use super::ticket::{Mode, Ticket};
+use super::{Entered, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::Kind;
 use crate::step::{self, Step};
@@ -52,8 +52,6 @@ mod permits;
 mod reader;
 mod removal;
 mod writer;
-
-pub(crate) use permits::Resized;
 
 /// The files of one lock.
 pub(crate) struct Disk {
@@ -80,13 +78,6 @@ struct State {
     linked: bool,
 }
 
-/// What a process learns when it becomes the holder.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Entered {
-    pub(crate) token: u64,
-    pub(crate) predecessor_crashed: bool,
-}
-
 /// The position at which a ticket is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TakePlace {
@@ -94,6 +85,16 @@ pub(crate) enum TakePlace {
     /// At the end of the queue as it was listed last.
     EndAsListed,
     First,
+}
+
+/// The result of recording another limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resized {
+    Done,
+    /// Another process has the record locked. Try again soon.
+    Later,
+    /// The new limit is lower, and the caller does not hold all permits that there are now.
+    NotAll,
 }
 
 /// The result of locking the state file. The door is locked.
@@ -281,7 +282,7 @@ impl Disk {
     }
 
     /// Returns the queue as it was listed last.
-    pub(crate) fn tickets(&self) -> &[Ticket] {
+    fn tickets(&self) -> &[Ticket] {
         self.queue.as_ref().map_or(&[], QueueDir::tickets)
     }
 
@@ -333,7 +334,8 @@ impl Disk {
     /// Removes the mark of a ticket of this process, because its waiter is awake. Returns `true` if
     /// there was one.
     pub(crate) fn unmark(&self, own: &OwnTicket) -> Result<bool> {
-        let at = |step, error| Error::io(step, self.place.queue.join(own.ticket.name()), error);
+        let at =
+            |step, error| Error::io(step, self.place.queue.join(own.ticket.to_string()), error);
         let marked = own
             .is_marked()
             .map_err(|e| at("look at the own ticket", e))?;

@@ -92,7 +92,7 @@ impl Drop for FairPending {
 #[cfg(test)]
 mod tests {
     use crate::acquire::Acquire;
-    use crate::fair::fifo::FifoGuard;
+    use crate::fair::FifoGuard;
 
     /// Thousands of tasks may wait, and each result is moved through several functions.
     #[test]

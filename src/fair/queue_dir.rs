@@ -29,7 +29,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::ticket::{Mode, Ticket, policy};
+use super::STATE;
+use super::ticket::{Mode, Ticket, next_number};
 use crate::error::{Error, ErrorKind, Result};
 use crate::step::{self, Step};
 use crate::sys::dir::{Dir, Directory, Found, Opened, Unchanged};
@@ -38,8 +39,6 @@ use crate::sys::fork::Private;
 use crate::sys::rights::Rights;
 use crate::sys::{flock, host, wake_lock};
 
-/// The name of the state file, which is no ticket.
-pub(super) const STATE: &str = "state";
 /// How often other processes may take a chosen name before this counts as an error.
 const TRIES: usize = 1000;
 /// The prefix of the names of spare files. The rest is the inode number.
@@ -105,12 +104,11 @@ impl OtherTicket {
 }
 
 /// The result of reaping the ticket of another process if its owner is dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reaped {
     Gone,
     Alive,
-    /// See [`Other::Denied`].
-    Denied,
+    /// See [`Other::Denied`]. With the error that says so.
+    Denied(Error),
 }
 
 /// The present state of a ticket.
@@ -229,7 +227,7 @@ impl QueueDir {
             if self.clear_ahead_of_clock()? {
                 continue;
             }
-            let Some(number) = policy::next_number(&self.tickets, host::monotonic_ns()) else {
+            let Some(number) = next_number(&self.tickets, host::monotonic_ns()) else {
                 self.clear_last()?;
                 continue;
             };
@@ -273,7 +271,7 @@ impl QueueDir {
         let ahead = |it: &&Ticket| it.number > clock;
         let mut cleared = false;
         for last in self.tickets.iter().rev().take_while(ahead) {
-            if self.reap_dead(*last)? != Reaped::Gone {
+            if !matches!(self.reap_dead(*last)?, Reaped::Gone) {
                 break;
             }
             cleared = true;
@@ -283,7 +281,7 @@ impl QueueDir {
 
     fn create(&mut self, ticket: Ticket, words: Option<&Arc<str>>) -> Result<Created> {
         step::at(Step::CreateTicket);
-        let name = ticket.name();
+        let name = ticket.to_string();
         let rights = self.dir.rights(&self.door);
         let rights = rights.map_err(|e| Error::io("look at the lock file", &self.door, e))?;
         if let Some(mut file) = self.spares.take(&self.dir, &rights) {
@@ -331,7 +329,7 @@ impl QueueDir {
             let text = "the monotonic clock is beyond all ticket numbers";
             return Err(Error::at(ErrorKind::Corrupt, text, self.dir.path()));
         };
-        if self.reap_dead(last)? == Reaped::Gone {
+        if let Reaped::Gone = self.reap_dead(last)? {
             return Ok(());
         }
         let text = "the highest ticket number is in use";
@@ -341,7 +339,7 @@ impl QueueDir {
     /// Opens the ticket of another process, to watch it and to try its lock.
     pub(super) fn open_other(&self, ticket: Ticket) -> Result<Other> {
         let at = |e| Error::io("open the ticket", self.path_of(ticket), e);
-        let opened = self.dir.open_ticket(&ticket.name()).map_err(at)?;
+        let opened = self.dir.open_ticket(&ticket.to_string()).map_err(at)?;
         let Opened::File { file, writable } = opened else {
             return Ok(match opened {
                 Opened::Gone => Other::Gone,
@@ -351,14 +349,6 @@ impl QueueDir {
         let id = file::id_of(&file).map_err(at)?;
         let file = Private::new(file);
         Ok(Other::Open(OtherTicket { file, id, writable }))
-    }
-
-    /// Returns the error for a ticket that this process may not open, so that it cannot learn
-    /// whether the owner lives.
-    pub(super) fn denied(&self, ticket: Ticket) -> Error {
-        let text = "cannot tell whether the owner of this ticket is alive: \
-                    no permission to open the ticket";
-        Error::at(ErrorKind::Io, text, self.path_of(ticket))
     }
 
     /// Tries the lock of another process's open ticket. If the lock is free, its owner is dead.
@@ -387,7 +377,11 @@ impl QueueDir {
             Other::Open(file) if self.reap_if_dead(ticket, &file)? => Reaped::Gone,
             Other::Open(_) => Reaped::Alive,
             Other::Gone => Reaped::Gone,
-            Other::Denied => Reaped::Denied,
+            Other::Denied => {
+                let text = "cannot tell whether the owner of this ticket is alive: \
+                            no permission to open the ticket";
+                Reaped::Denied(Error::at(ErrorKind::Io, text, self.path_of(ticket)))
+            }
         })
     }
 
@@ -527,7 +521,7 @@ impl QueueDir {
     fn unlink_if_same(&self, ticket: Ticket, id: FileId) -> Result<()> {
         if self.find(ticket)?.is_some_and(|found| found.id == id) {
             self.dir
-                .unlink(&ticket.name())
+                .unlink(&ticket.to_string())
                 .map_err(|e| Error::io("remove the ticket", self.path_of(ticket), e))?;
         }
         Ok(())
@@ -536,17 +530,20 @@ impl QueueDir {
     /// Looks at the file of a ticket without opening it. Opening it would wake its watchers.
     pub(super) fn find(&self, ticket: Ticket) -> Result<Option<Found>> {
         self.dir
-            .find(&ticket.name())
+            .find(&ticket.to_string())
             .map_err(|e| Error::io("look at the ticket", self.path_of(ticket), e))
     }
 
-    /// Returns the note on a ticket, in which its owner describes itself.
-    pub(super) fn description(&self, ticket: Ticket) -> io::Result<String> {
-        self.dir.description(&ticket.name())
+    /// Returns the note on a ticket, in which its owner describes itself. Returns `None` if it was
+    /// written on another file than this one.
+    pub(super) fn note(&self, ticket: Ticket, id: FileId) -> io::Result<Option<String>> {
+        let note = self.dir.description(&ticket.to_string())?;
+        let copied = file_noted(&note).is_some_and(|inode| inode != id.inode);
+        Ok((!copied).then_some(note))
     }
 
     fn path_of(&self, ticket: Ticket) -> PathBuf {
-        self.dir.path().join(ticket.name())
+        self.dir.path().join(ticket.to_string())
     }
 }
 
@@ -725,7 +722,7 @@ fn is_spare_name(name: &str) -> bool {
 }
 
 /// Returns the inode of the file that a note was written on, as the note says.
-pub(super) fn file_noted(words: &str) -> Option<u64> {
+fn file_noted(words: &str) -> Option<u64> {
     let mut words = words.split_ascii_whitespace();
     words.find_map(|word| word.strip_prefix(FILE)?.parse().ok())
 }
@@ -819,7 +816,11 @@ mod tests {
         let (_place, path, open) = queue();
         let first = host::monotonic_ns() + 1_000_000_000_000;
         for number in first..first + TRIES as u64 + 1 {
-            let name = Ticket::exclusive(number).name();
+            let name = Ticket {
+                number,
+                mode: Mode::Exclusive,
+            }
+            .to_string();
             std::fs::write(path.join(name), "").expect("a ticket");
         }
         let mut queue = open();

@@ -4,8 +4,8 @@
 //! This file is the public API. [`fair`](crate::fair) has what all fair locks share.
 //!
 //! - `line/possession.rs` decides which callers may hold the lock together.
-//! - `line/core/readers.rs` has how readers enter, and how a process shares the lock.
-//! - `ticket/policy.rs` decides which tickets a ticket waits for.
+//! - `line/readers.rs` has how readers enter, and how a process shares the lock.
+//! - `ticket.rs` decides which tickets a ticket waits for.
 //! - `disk/reader.rs` has what a reader does to the state record.
 
 use std::fmt;

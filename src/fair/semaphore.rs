@@ -3,7 +3,7 @@
 //!
 //! This file is the public API. [`fair`](crate::fair) has what all fair locks share. The slot files
 //! are in `slots.rs`, the wait for them is in `line/contender.rs`, and permits pass from task to
-//! task in `line/core/permits.rs`.
+//! task in `line/permits.rs`.
 
 use std::fmt;
 use std::fs::File;

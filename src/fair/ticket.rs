@@ -1,5 +1,5 @@
 //! The tickets of the queue on disk: their names, their order, and the rule that says which ticket
-//! is first ([`policy`]). The directory that contains them is [`queue_dir`](super::queue_dir).
+//! is first ([`rank`]). The directory that contains them is [`queue_dir`](super::queue_dir).
 //!
 //! A ticket is a file in the queue directory. Its name is `NNNNNNNNNNNNNNNNNNNN.M`: a number of
 //! twenty digits, and a mode (`x` exclusive, `s` shared, `pK` for K permits). The waiter keeps the
@@ -7,8 +7,6 @@
 //! ticket with content (one byte) is marked: its waiter was bypassed while it was frozen.
 
 use std::fmt;
-
-pub(crate) mod policy;
 
 /// Larger numbers are no ticket numbers, so that every ticket number has a successor.
 const HIGHEST: u64 = 1 << 63;
@@ -38,14 +36,6 @@ impl Mode {
 }
 
 impl Ticket {
-    #[cfg(test)]
-    pub(crate) fn exclusive(number: u64) -> Self {
-        Self {
-            number,
-            mode: Mode::Exclusive,
-        }
-    }
-
     /// Parses a file name. Returns `None` for anything that is not exactly the name of a ticket.
     pub(crate) fn parse(name: &[u8]) -> Option<Self> {
         let (digits, rest) = name.split_at_checked(DIGITS)?;
@@ -59,10 +49,6 @@ impl Ticket {
             _ => return None,
         };
         (number <= HIGHEST).then_some(Self { number, mode })
-    }
-
-    pub(crate) fn name(self) -> String {
-        self.to_string()
     }
 }
 
@@ -87,9 +73,51 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
+/// The position of a ticket in the queue.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Rank {
+    /// The ticket is not in the queue: another process removed its file.
+    Missing,
+    /// This ticket is the nearest unmarked one before it that conflicts with it, and must go first.
+    /// It is enough to watch this one.
+    Behind(Ticket),
+    /// No unmarked ticket before it conflicts with it. The marked ones before it were frozen at
+    /// their turn. They keep their places, and are first again when they wake.
+    Head { bypassed: Vec<Ticket> },
+}
+
+/// Returns the position of `mine` in a sorted queue. Calls `marked` only for tickets before it,
+/// from the nearest one on. A shared ticket waits for exclusive ones only.
+pub(crate) fn rank<E>(
+    tickets: &[Ticket],
+    mine: Ticket,
+    mut marked: impl FnMut(Ticket) -> Result<bool, E>,
+) -> Result<Rank, E> {
+    let Ok(index) = tickets.binary_search(&mine) else {
+        return Ok(Rank::Missing);
+    };
+    let mut bypassed = Vec::new();
+    let before = tickets[..index].iter().rev();
+    for &ticket in before.filter(|it| it.mode.conflicts(mine.mode)) {
+        if !marked(ticket)? {
+            return Ok(Rank::Behind(ticket));
+        }
+        bypassed.push(ticket);
+    }
+    Ok(Rank::Head { bypassed })
+}
+
+/// Returns the number of a new ticket. It is above all numbers in the queue. No earlier ticket had
+/// it, because the clock has moved on since. Returns `None` if no numbers are left.
+pub(crate) fn next_number(tickets: &[Ticket], monotonic_ns: u64) -> Option<u64> {
+    let above = tickets.last().map_or(0, |last| last.number + 1);
+    Some(above.max(monotonic_ns)).filter(|number| *number <= HIGHEST)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::convert::Infallible;
 
     #[test]
     fn names_survive_the_round_trip() {
@@ -99,7 +127,7 @@ mod tests {
             (HIGHEST, Mode::Permits(12)),
         ] {
             let ticket = Ticket { number, mode };
-            assert_eq!(Ticket::parse(ticket.name().as_bytes()), Some(ticket));
+            assert_eq!(Ticket::parse(ticket.to_string().as_bytes()), Some(ticket));
         }
     }
 
@@ -140,5 +168,117 @@ mod tests {
             ticket(3, Mode::Exclusive),
         ];
         assert!(sorted.is_sorted());
+    }
+
+    fn exclusive(number: u64) -> Ticket {
+        let mode = Mode::Exclusive;
+        Ticket { number, mode }
+    }
+
+    fn line(numbers: &[u64]) -> Vec<Ticket> {
+        numbers.iter().copied().map(exclusive).collect()
+    }
+
+    fn rank_of(mine: u64, numbers: &[u64], marks: &[u64]) -> Rank {
+        let answer: Result<_, Infallible> = rank(&line(numbers), exclusive(mine), |ticket| {
+            Ok(marks.contains(&ticket.number))
+        });
+        answer.unwrap_or_else(|never| match never {})
+    }
+
+    fn behind(number: u64) -> Rank {
+        Rank::Behind(exclusive(number))
+    }
+
+    fn head(bypassed: &[u64]) -> Rank {
+        let bypassed = line(bypassed);
+        Rank::Head { bypassed }
+    }
+
+    #[test]
+    fn p09_the_table() {
+        let table = [
+            // mine, line, marked, expected
+            (5, &[5][..], &[][..], head(&[])),
+            (5, &[5, 6, 7], &[], head(&[])),
+            (6, &[5, 6, 7], &[], behind(5)),
+            (7, &[5, 6, 7], &[], behind(6)),
+            (7, &[], &[], Rank::Missing),
+            (7, &[5, 6], &[], Rank::Missing),
+            (7, &[6, 8], &[], Rank::Missing),
+            (7, &[5, 6, 7], &[6], behind(5)),
+            (7, &[5, 6, 7], &[5], behind(6)),
+            (7, &[5, 6, 7], &[5, 6], head(&[6, 5])),
+            (7, &[5, 6, 7], &[7], behind(6)),
+            (5, &[5, 6, 7], &[5, 6, 7], head(&[])),
+            (7, &[0, 7, u64::MAX], &[u64::MAX], behind(0)),
+        ];
+        for (mine, numbers, marks, expected) in table {
+            let found = rank_of(mine, numbers, marks);
+            assert_eq!(found, expected, "{mine} in {numbers:?}, marked {marks:?}");
+        }
+    }
+
+    #[test]
+    fn p15_readers_wait_for_writers_only() {
+        use Mode::{Exclusive, Shared};
+        let ticket = |number, mode| Ticket { number, mode };
+        let line = [
+            ticket(1, Shared),
+            ticket(2, Exclusive),
+            ticket(3, Shared),
+            ticket(4, Shared),
+            ticket(5, Exclusive),
+        ];
+        let rank_of = |index: usize, marks: &[u64]| {
+            let answer: Result<_, Infallible> =
+                rank(&line, line[index], |it| Ok(marks.contains(&it.number)));
+            answer.unwrap_or_else(|never| match never {})
+        };
+        let first = || Rank::Head {
+            bypassed: Vec::new(),
+        };
+        assert_eq!(rank_of(0, &[]), first());
+        assert_eq!(rank_of(1, &[]), Rank::Behind(line[0]));
+        assert_eq!(rank_of(2, &[]), Rank::Behind(line[1]));
+        assert_eq!(
+            rank_of(3, &[]),
+            Rank::Behind(line[1]),
+            "not behind the reader"
+        );
+        assert_eq!(
+            rank_of(4, &[]),
+            Rank::Behind(line[3]),
+            "a writer waits for all"
+        );
+        let bypassed = vec![line[1]];
+        assert_eq!(rank_of(3, &[2]), Rank::Head { bypassed });
+        assert_eq!(rank_of(4, &[4, 3]), Rank::Behind(line[1]));
+    }
+
+    #[test]
+    fn every_unmarked_ticket_but_the_first_waits_for_another() {
+        let numbers = [3, 4, 8, 9, 15];
+        for pattern in 0_u32..32 {
+            let marks: Vec<u64> = (0..5)
+                .filter(|bit| pattern & (1 << bit) != 0)
+                .map(|bit| numbers[bit])
+                .collect();
+            let heads = numbers
+                .iter()
+                .filter(|number| !marks.contains(number))
+                .filter(|&&number| matches!(rank_of(number, &numbers, &marks), Rank::Head { .. }))
+                .count();
+            assert_eq!(heads, usize::from(marks.len() < 5), "marks {marks:?}");
+        }
+    }
+
+    #[test]
+    fn p13_numbers_only_grow() {
+        assert_eq!(next_number(&[], 17), Some(17));
+        assert_eq!(next_number(&line(&[5]), 17), Some(17));
+        assert_eq!(next_number(&line(&[5, 40]), 17), Some(41));
+        assert_eq!(next_number(&line(&[HIGHEST]), 17), None);
+        assert_eq!(next_number(&[], u64::MAX), None);
     }
 }

@@ -18,10 +18,7 @@ use super::lock::by_claim;
 use super::{LockDir, LockDirConfig, LockName, Method};
 use crate::error::{Error, Result};
 use crate::fair::door::remove_file;
-use crate::fair::fifo::FifoLock;
-use crate::fair::kind::FifoKind;
-use crate::fair::rwlock::FifoRwLock;
-use crate::fair::semaphore::FifoSemaphore;
+use crate::fair::{FifoKind, FifoLock, FifoRwLock, FifoSemaphore};
 use crate::lock::Local;
 use crate::status::Removal;
 

@@ -5,22 +5,12 @@
 
 use std::sync::Arc;
 
-use super::Disk;
+use super::{Disk, Resized};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::record::{self, Flag, Record};
 use crate::fair::slots::{Slots, other_limit};
 use crate::step::{self, Step};
 use crate::sys::file::FileId;
-
-/// The result of recording another limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Resized {
-    Done,
-    /// Another process has the record locked. Try again soon.
-    Later,
-    /// The new limit is lower, and the caller does not hold all permits that there are now.
-    NotAll,
-}
 
 /// The record of a semaphore names no door.
 const NO_DOOR: FileId = FileId {
@@ -36,11 +26,6 @@ impl Disk {
 
     pub(crate) fn slots(&self) -> Option<&Slots> {
         self.slots.as_ref()
-    }
-
-    /// Returns how many slots are in hand.
-    pub(crate) fn in_hand(&self) -> u32 {
-        self.slots.as_ref().map_or(0, Slots::in_hand)
     }
 
     /// Unlocks and closes the slots in hand, except for `kept` of them.

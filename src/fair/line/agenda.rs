@@ -56,17 +56,12 @@ impl Agenda {
         }
     }
 
-    /// Returns the earliest of all timers.
-    pub(super) fn next(&self) -> Option<Instant> {
-        [self.tidy, self.rest, self.tick, self.compare]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    /// Returns whether the watch thread must be armed for this time.
-    pub(super) fn must_arm(&self, due: Instant) -> bool {
-        self.armed.is_none_or(|armed| due < armed)
+    /// Returns the earliest of these timers and of `other`, if the watch thread does not know it
+    /// yet.
+    pub(super) fn must_arm(&self, other: Option<Instant>) -> Option<Instant> {
+        let timers = [self.tidy, self.rest, self.tick, self.compare, other];
+        let due = timers.into_iter().flatten().min();
+        due.filter(|due| self.armed.is_none_or(|armed| *due < armed))
     }
 
     /// Notes that this time is set in the watch thread.
@@ -174,13 +169,13 @@ mod tests {
     fn rest_that_was_put_off_begins_when_the_line_is_idle() {
         let mut agenda = Agenda::new();
         agenda.idle();
-        assert_eq!(agenda.next(), None);
+        assert_eq!(agenda.must_arm(None), None);
         agenda.rest_when_idle();
-        assert_eq!(agenda.next(), None, "no timer until it can");
+        assert_eq!(agenda.must_arm(None), None, "no timer until it can");
         agenda.idle();
-        assert!(agenda.next().is_some());
+        assert!(agenda.must_arm(None).is_some());
         agenda.tidied(false);
-        assert!(agenda.next().is_some());
+        assert!(agenda.must_arm(None).is_some());
     }
 
     /// The shortest window counts.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use super::{Cause, Cohort, CohortId, Core, Line, Offer};
+use super::{Cause, Cohort, CohortId, Core, Fast, Line, Offer, Request};
 use crate::backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::disk::{Admission, TakePlace};
@@ -34,32 +34,6 @@ use crate::trace::Note;
 
 /// How often a locked door is tried while the record names no holder.
 const TRIES: usize = 16;
-
-/// A request as it arrives.
-pub(super) struct Request<'a> {
-    pub(super) settings: &'a Arc<Settings>,
-    pub(super) want: Want,
-    /// The request is refused if this many wait already.
-    most: Option<usize>,
-    /// Whether no event was under way when it arrived; see [`Tail`](super::tail::Tail).
-    quiet: bool,
-    now: Instant,
-}
-
-/// The result of an attempt without a ticket.
-pub(super) enum Fast {
-    Granted(Grant),
-    /// `state` is locked, and the record names another door.
-    Elsewhere,
-    /// Only `state` is locked, by a process that is dying.
-    Dying,
-    /// The door is locked. It stays open, because closing it would wake other waiters.
-    Locked(Door),
-    /// A ticket is in the way, and the queue was listed last.
-    Queued,
-    /// A waiter is in the way, or nothing can be acquired now.
-    Refused,
-}
 
 impl Line {
     /// Acquires the lock at once, or begins to wait. The key of a wait must be polled or cancelled.
@@ -144,6 +118,18 @@ impl Core {
             Poll::Ready(result) => result.map(Arrived::Granted),
             Poll::Pending => Ok(Arrived::Waiting(key)),
         }
+    }
+
+    /// Fails for more permits than the limit.
+    fn refuse_impossible(&mut self, mode: Mode) -> Result<()> {
+        let Mode::Permits(count) = mode else {
+            return Ok(());
+        };
+        if self.disk.slots().is_none() || self.disk.check_count(count).is_ok() {
+            return Ok(());
+        }
+        self.disk.adopt_limit()?;
+        self.disk.check_count(count)
     }
 
     /// Acquires the lock without waiting, if no waiter is in the way.
@@ -320,7 +306,7 @@ impl Core {
             (Some(known), Some(last)) => (last.id() == known).then_some(known),
             (None, None) => {
                 let fresh = self.cohorts.add(None, Mode::Exclusive);
-                possession.serve(fresh);
+                possession.serve(Some(fresh));
                 Some(fresh)
             }
             _ => None,
@@ -354,7 +340,7 @@ impl Core {
             match queue.reap_dead(ticket)? {
                 Reaped::Gone => {}
                 Reaped::Alive => known += 1,
-                Reaped::Denied => unknown.push(queue.denied(ticket)),
+                Reaped::Denied(error) => unknown.push(error),
             }
         }
         Ok((known, unknown))

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use super::Offer;
 use crate::fair::queue_dir::OwnTicket;
-use crate::fair::ticket::{Mode, Ticket};
+use crate::fair::ticket::Mode;
 use crate::fair::{Settings, Want};
 use crate::foreign::SafeWaker;
 
@@ -141,10 +141,6 @@ impl Cohort {
         self.mode
     }
 
-    pub(super) fn length(&self) -> usize {
-        self.length
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -219,19 +215,14 @@ impl Cohorts {
     }
 
     /// Returns the first cohort with a waiter that is awake and has no offer.
-    pub(super) fn first_awake(&self) -> Option<&Cohort> {
-        self.cohorts.iter().find(|cohort| cohort.has_awake())
+    pub(super) fn first_awake(&self) -> Option<CohortId> {
+        let mut cohorts = self.cohorts.iter();
+        cohorts.find(|it| it.has_awake()).map(Cohort::id)
     }
 
     /// Returns the ticket of a cohort.
     pub(super) fn ticket(&self, id: CohortId) -> Option<&OwnTicket> {
         self.cohort(id)?.ticket()
-    }
-
-    /// Returns the tickets of all cohorts, in order.
-    pub(super) fn tickets(&self) -> impl Iterator<Item = Ticket> {
-        let tickets = self.cohorts.iter().filter_map(Cohort::ticket);
-        tickets.map(|own| own.ticket)
     }
 
     /// Adds an empty cohort at the end.
@@ -381,7 +372,7 @@ impl Cohorts {
         };
         let earlier = self.cohorts.iter().take_while(|it| it.id != own);
         let within = self.members(own).take_while(|(it, _)| *it != key);
-        earlier.map(Cohort::length).sum::<usize>() + within.count()
+        earlier.map(|it| it.length).sum::<usize>() + within.count()
     }
 
     /// Notes that a task was polled. Returns `true` if it counted as frozen.

@@ -47,7 +47,7 @@ impl Core {
     /// while this process has all there is, nor for the cohort whose turn comes as soon as the
     /// readers inside have left.
     fn cohort_to_drive(&self) -> Option<CohortId> {
-        let first = self.cohorts.first_awake()?.id();
+        let first = self.cohorts.first_awake()?;
         let may = match &self.possession {
             None => true,
             Some(possession) => match possession.extent(&self.disk) {
@@ -83,7 +83,7 @@ impl Core {
     /// wait for it.
     fn guess_before(&self, cohort: CohortId) -> Option<Ticket> {
         let own = self.cohorts.ticket(cohort)?.ticket;
-        let last = self.disk.tickets().last().copied();
+        let last = self.disk.open_queue()?.tickets().last().copied();
         last.filter(|last| *last < own && last.mode.conflicts(own.mode))
     }
 

@@ -44,13 +44,12 @@ use super::bypass::{Bypass, Free, Look, mark_all_before};
 use super::cohorts::CohortId;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
-use crate::fair::disk::{Admission, Disk, Entered};
+use crate::fair::disk::{Admission, Disk};
 use crate::fair::door::Door;
 use crate::fair::queue_dir::{Other, OtherTicket, OwnTicket, QueueDir, Standing};
 use crate::fair::slots::RefusedSlots;
-use crate::fair::ticket::policy::{self, Rank};
-use crate::fair::ticket::{Mode, Ticket};
-use crate::fair::{Settings, Site};
+use crate::fair::ticket::{self, Mode, Rank, Ticket};
+use crate::fair::{Entered, Settings, Site};
 use crate::step::{self, Step};
 use crate::sys::file::FileId;
 use crate::trace::Note;
@@ -398,7 +397,7 @@ impl Contender {
         let Some(queue) = disk.open_queue() else {
             return Ok(Flow::Again);
         };
-        match policy::rank(queue.tickets(), own.ticket, |ticket| {
+        match ticket::rank(queue.tickets(), own.ticket, |ticket| {
             queue.is_marked(ticket)
         })? {
             Rank::Missing => {
@@ -835,7 +834,10 @@ impl Contender {
             if !disk.adopt_limit()? {
                 disk.check_count(count)?;
                 refused.pace(&mut self.ladder);
-                if disk.in_hand() > self.input.reserved {
+                if disk
+                    .slots()
+                    .is_some_and(|it| it.in_hand() > self.input.reserved)
+                {
                     self.bypass.look_within(LOOK_EVERY);
                 }
                 self.note_fallback(had_events);

@@ -99,6 +99,24 @@ impl Core {
         Poll::Pending
     }
 
+    /// Notes that a watch has fired, and is over. It may be that of an earlier hold.
+    pub(super) fn loss_watch_fired(&mut self, id: WatchId) {
+        if let Some(possession) = &mut self.possession {
+            possession.loss.watch.take_if(|it| *it == id);
+        }
+        self.look_for_loss();
+    }
+
+    /// Watches the door anew, because events were lost.
+    pub(super) fn renew_loss_watch(&mut self) {
+        if let Some(possession) = &mut self.possession
+            && let Some(door) = possession.door().cloned()
+        {
+            possession.loss.renew(&door, self.site);
+        }
+        self.look_for_loss();
+    }
+
     /// Compares the door with its path.
     pub(super) fn look_for_loss(&mut self) {
         let Some(possession) = &mut self.possession else {
@@ -144,11 +162,6 @@ impl LossState {
         self.watch.is_some()
     }
 
-    /// Notes that a watch has fired, and is over. It may be that of an earlier hold.
-    pub(super) fn fired(&mut self, id: WatchId) {
-        self.watch.take_if(|it| *it == id);
-    }
-
     /// Keeps a waker until the loss, unless one for the same task is kept already.
     fn wait(&mut self, waker: &mut Option<SafeWaker>) {
         let wakers = &mut self.wakers;
@@ -182,7 +195,7 @@ impl LossState {
     }
 
     /// Gives the watch back and begins another one. Does nothing if there is none.
-    pub(super) fn renew(&mut self, door: &Door, site: Site) {
+    fn renew(&mut self, door: &Door, site: Site) {
         if self.watch.is_some() {
             self.stop(site);
             self.watch(door, site);

@@ -67,16 +67,15 @@ pub(super) use self::cohorts::Key;
 use self::cohorts::{Cohort, CohortId, Cohorts};
 use self::contender::{Cause, Contender};
 use self::effects::Effects;
-pub(super) use self::observer::Observer;
 use self::observer::Observers;
 use self::possession::{Extent, Possession};
 use self::tail::{Flags, Tail};
-use super::disk::{Disk, Entered};
+use super::disk::Disk;
 use super::door::Door;
 use super::queue_dir::OwnTicket;
 use super::slots::Slots;
 use super::ticket::{Mode, Ticket};
-use super::{Caller, Grant, Place, Settings, Share, Site, Want, closed_error};
+use super::{Caller, Entered, Grant, Place, Settings, Share, Site, Want, closed_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
 use crate::lock::Kind;
@@ -154,6 +153,32 @@ struct Core {
     used: bool,
     site: Site,
     effects: Effects,
+}
+
+/// A request as it arrives.
+struct Request<'a> {
+    settings: &'a Arc<Settings>,
+    want: Want,
+    /// The request is refused if this many wait already.
+    most: Option<usize>,
+    /// Whether no event was under way when it arrived; see [`Tail`](tail::Tail).
+    quiet: bool,
+    now: Instant,
+}
+
+/// The result of an attempt without a ticket.
+enum Fast {
+    Granted(Grant),
+    /// `state` is locked, and the record names another door.
+    Elsewhere,
+    /// Only `state` is locked, by a process that is dying.
+    Dying,
+    /// The door is locked. It stays open, because closing it would wake other waiters.
+    Locked(Door),
+    /// A ticket is in the way, and the queue was listed last.
+    Queued,
+    /// A waiter is in the way, or nothing can be acquired now.
+    Refused,
 }
 
 /// What a guard is made of.
@@ -307,7 +332,7 @@ impl Line {
             watch()
                 .arm(self.site.watcher_id, due)
                 .map_err(|e| Error::io("set a timer for", &self.place.door, e))?;
-            core.armed(due);
+            core.agenda.armed(due);
         }
         Ok(())
     }
@@ -427,7 +452,7 @@ impl Core {
             contender: None,
             failures: Vec::new(),
             leftovers: Vec::new(),
-            tail: Tail::new(),
+            tail: Tail::default(),
             saw_queue: false,
             shareable: Arc::default(),
             agenda: Agenda::new(),
@@ -446,8 +471,9 @@ impl Core {
 
     /// Returns the tickets of this process, also those that it no longer needs.
     fn own_tickets(&self) -> Vec<Ticket> {
-        let leftovers = self.leftovers.iter().map(|own| own.ticket);
-        self.cohorts.tickets().chain(leftovers).collect()
+        let own = self.cohorts.iter().filter_map(Cohort::ticket);
+        let own = own.chain(&self.leftovers);
+        own.map(|own| own.ticket).collect()
     }
 
     /// Fails if the handle is closed. It is called under the mutex, so that no wait begins after
@@ -483,7 +509,7 @@ impl Core {
     /// Returns whether a task of this process is inside, with a guard or an offer.
     fn is_someone_inside(&self) -> bool {
         let possession = self.possession.as_ref();
-        possession.is_some_and(|it| !it.inside().is_empty())
+        possession.is_some_and(|it| it.count() > 0)
     }
 
     /// Returns the cohort to whose tasks this process offers the lock.
@@ -494,6 +520,11 @@ impl Core {
     /// Returns whether no task of this process holds or waits.
     fn is_at_rest(&self) -> bool {
         self.possession.is_none() && self.cohorts.waiting() == 0
+    }
+
+    /// Returns whether no task of this process waits without an offer.
+    fn all_waiters_have_offers(&self) -> bool {
+        self.cohorts.waiting() == self.cohorts.offered()
     }
 
     // ---- Grants ----
@@ -622,8 +653,11 @@ impl Core {
     /// Offers the lock to all waiters that are admitted now, in order.
     fn serve(&mut self) -> Result<()> {
         let mut tries = 0;
-        while let Some((next, mode)) = self.next_in_memory() {
-            match self.prepare_for(next, mode)? {
+        while let Some(next) = self.next_in_memory()
+            && let (Some(possession), Some(waiter)) = (&mut self.possession, self.cohorts.get(next))
+        {
+            let (mode, words) = (waiter.want.mode, &waiter.settings.words);
+            match possession.prepare(mode, words, &mut self.disk)? {
                 true => {}
                 // Another process has the record locked for a moment, or the permits were beyond a
                 // new limit.
@@ -645,11 +679,10 @@ impl Core {
 
     /// Returns the waiter that can get the next offer. There is none if a cohort is first that is
     /// not served, or if a bypassed waiter has woken.
-    fn next_in_memory(&self) -> Option<(Key, Mode)> {
+    fn next_in_memory(&self) -> Option<Key> {
         let possession = self.possession.as_ref()?;
         let cohort = possession.cohort()?;
-        let first = self.cohorts.first_awake()?;
-        if first.id() != cohort {
+        if self.cohorts.first_awake() != Some(cohort) {
             return None;
         }
         let (front, waiter) = self.cohorts.front(cohort)?;
@@ -658,29 +691,7 @@ impl Core {
         let still_frozen = || self.disk.marks_gone(bypassed).is_ok_and(|gone| !gone);
         let admitted =
             possession.admits(mode, &self.disk) && (bypassed.is_empty() || still_frozen());
-        admitted.then_some((front, mode))
-    }
-
-    /// Makes token and held flag right for the next holder in memory. Returns `false` if the caller
-    /// must try again.
-    fn prepare_for(&mut self, next: Key, mode: Mode) -> Result<bool> {
-        let (Some(possession), disk) = (&mut self.possession, &mut self.disk) else {
-            return Ok(true);
-        };
-        match mode {
-            Mode::Shared => possession.set_flag(false, disk)?,
-            Mode::Exclusive => {
-                possession.next_token(disk)?;
-                possession.set_flag(true, disk)?;
-            }
-            Mode::Permits(_) => {
-                let Some(waiter) = self.cohorts.get(next) else {
-                    return Ok(false);
-                };
-                return possession.next_permits_token(&waiter.settings.words, disk);
-            }
-        }
-        Ok(true)
+        admitted.then_some(front)
     }
 
     fn offer(&mut self, to: Key, mode: Mode, in_memory: bool) {
@@ -777,7 +788,7 @@ impl Core {
         };
         possession.give_back(want);
         let lost = possession.loss.get();
-        let alone = possession.inside().is_empty();
+        let alone = possession.count() == 0;
         if alone {
             possession.loss.end_grant(&mut self.effects);
         }
@@ -892,19 +903,13 @@ impl Core {
                 }
             }
             Seen::Held => {
-                if let Some(possession) = &mut self.possession {
-                    possession.loss.fired(id);
-                }
-                self.look_for_loss();
+                self.loss_watch_fired(id);
             }
             // Observers and other locks handle these; `Line::on_event` handles `Queue`.
             Seen::Queue | Seen::Line | Seen::Record => {}
             Seen::Claim | Seen::Baton | Seen::Process => {}
             Seen::Everything => {
-                if let Some(possession) = &mut self.possession {
-                    possession.renew_loss_watch(self.site);
-                }
-                self.look_for_loss();
+                self.renew_loss_watch();
                 if let Some(contender) = &mut self.contender {
                     contender.forget_watches();
                 }
@@ -960,13 +965,7 @@ impl Core {
             self.agenda.idle();
         }
         let contender = self.contender.as_ref().and_then(Contender::due);
-        let due = [self.agenda.next(), contender].into_iter().flatten().min();
-        due.filter(|due| self.agenda.must_arm(*due))
-    }
-
-    /// Notes that the watch thread knows this time.
-    fn armed(&mut self, due: Instant) {
-        self.agenda.armed(due);
+        self.agenda.must_arm(contender)
     }
 
     /// Returns whether the line has open files, and is not listed yet.

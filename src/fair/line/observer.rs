@@ -24,11 +24,10 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::Stream;
 
 use super::Line;
-use super::view::Outsiders;
 use crate::error::Result;
 use crate::fair::door::Probed;
 use crate::foreign::SafeWaker;
-use crate::status::{Owner, Status};
+use crate::status::{Changes, Owner, Status};
 use crate::sys::file;
 use crate::watch::{Seen, WatchId, Watcher, WatcherId, watch};
 
@@ -72,7 +71,7 @@ impl Observers {
 }
 
 /// A stream of states of the lock, one for each change that was seen. It ends only after an error.
-pub(crate) struct Observer {
+struct Observer {
     line: Arc<Line>,
     watcher_id: WatcherId,
     signal: Arc<Signal>,
@@ -85,7 +84,7 @@ pub(crate) struct Observer {
 }
 
 /// What the watch thread leaves for the task.
-pub(super) struct Signal {
+struct Signal {
     watcher_id: OnceLock<WatcherId>,
     due: AtomicBool,
     waker: Mutex<Option<SafeWaker>>,
@@ -140,8 +139,14 @@ impl Signal {
     }
 }
 
+impl Line {
+    pub(in crate::fair) fn changes(self: &Arc<Self>) -> Changes {
+        Changes::new(Observer::new(self.clone()))
+    }
+}
+
 impl Observer {
-    pub(crate) fn new(line: Arc<Line>) -> Self {
+    fn new(line: Arc<Line>) -> Self {
         let signal = Arc::new(Signal::new());
         let weak: Weak<Signal> = Arc::downgrade(&signal);
         let watcher_id = watch().enroll(weak.clone());
@@ -199,14 +204,9 @@ impl Observer {
             return Ok(None);
         }
         let watched = self.watch();
-        let outsiders = match &self.last {
-            Some(last) => Outsiders::LookUnlessMoved {
-                since: last.last_token,
-            },
-            None => Outsiders::Look,
-        };
+        let last_token = self.last.as_ref().map(|it| it.last_token);
         let (line, probed) = (self.line.clone(), &mut self.probed);
-        let status = line.look_at(outsiders, || {
+        let status = line.look_at(last_token, || {
             let recent = probed.filter(|(at, _)| now.saturating_duration_since(*at) < FALLBACK);
             if let Some((_, found)) = recent {
                 return Ok(found);

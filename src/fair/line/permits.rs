@@ -16,14 +16,14 @@
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 
-use super::arrival::{Fast, Request, is_in_the_way};
-use super::{Cause, CohortId, Contender, Core, Line, Possession};
+use super::arrival::is_in_the_way;
+use super::{Cause, CohortId, Contender, Core, Fast, Line, Possession, Request};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fair::disk::{Disk, Entered, Resized, TakePlace};
+use crate::fair::disk::{Disk, Resized, TakePlace};
 use crate::fair::door::{self, Door, Probed};
 use crate::fair::slots::{Slot, Slots};
 use crate::fair::ticket::Mode;
-use crate::fair::{Settings, Want};
+use crate::fair::{Entered, Settings, Want};
 use crate::step::{self, Step};
 use crate::sys::lock_table::LockTable;
 
@@ -121,18 +121,6 @@ impl Line {
 }
 
 impl Core {
-    /// Fails for more permits than the limit.
-    pub(super) fn refuse_impossible(&mut self, mode: Mode) -> Result<()> {
-        let Mode::Permits(count) = mode else {
-            return Ok(());
-        };
-        if self.disk.slots().is_none() || self.disk.check_count(count).is_ok() {
-            return Ok(());
-        }
-        self.disk.adopt_limit()?;
-        self.disk.check_count(count)
-    }
-
     /// Takes permits, if enough are free and no process queues. As on the fast path of a door, it
     /// takes first and then lists.
     pub(super) fn permits_at_once(&mut self, request: &Request<'_>, count: u32) -> Result<Fast> {
@@ -215,7 +203,7 @@ impl Core {
 
     fn try_give_surplus(&mut self) -> Result<()> {
         let possession = self.possession.as_ref();
-        let used = possession.map_or(0, |it| it.inside().permits());
+        let used = possession.map_or(0, Possession::permits);
         self.give_back_surplus(used, self.cohort_served())
     }
 
@@ -250,7 +238,7 @@ impl Core {
     /// Returns whether the first waiter of this process is the first of all processes, and so keeps
     /// what it gets.
     fn collects(&self, cohort: Option<CohortId>) -> bool {
-        let Some(first) = self.cohorts.first_awake().map(|it| it.id()) else {
+        let Some(first) = self.cohorts.first_awake() else {
             return false;
         };
         let stands = |it: &Contender| it.cohort() == first && it.collects();
@@ -266,14 +254,14 @@ impl Core {
             && possession.cohort() == Some(cohort)
             && behind
         {
-            possession.end_turn();
+            possession.serve(None);
         }
     }
 
     /// Returns how many permits in hand belong to offers.
     pub(super) fn reserved_permits(&self) -> u32 {
         let possession = self.possession.as_ref();
-        let used = possession.map_or(0, |it| it.inside().permits());
+        let used = possession.map_or(0, Possession::permits);
         let slots = self.disk.slots();
         let out = slots.map_or(0, |it| it.ours() - it.in_hand());
         used.saturating_sub(out)

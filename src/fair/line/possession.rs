@@ -18,11 +18,11 @@ use super::Site;
 use super::cohorts::CohortId;
 use super::loss::LossState;
 use crate::error::{Error, Result};
-use crate::fair::disk::{Disk, Entered};
+use crate::fair::disk::Disk;
 use crate::fair::door::Door;
 use crate::fair::record::Flag;
 use crate::fair::ticket::{Mode, Ticket};
-use crate::fair::{Caller, Grant, Settings, Share, Want};
+use crate::fair::{Caller, Entered, Grant, Settings, Share, Want};
 use crate::loss::Loss;
 use crate::watch::loss_watcher::loss_of;
 use crate::watch::{WatchId, watch};
@@ -121,8 +121,24 @@ impl Possession {
         }
     }
 
-    pub(super) fn inside(&self) -> Inside {
-        self.inside
+    /// Returns how many guards and offers are out.
+    pub(super) fn count(&self) -> usize {
+        self.inside.count()
+    }
+
+    /// Returns whether a writer is inside.
+    pub(super) fn is_exclusive(&self) -> bool {
+        self.inside.exclusive
+    }
+
+    /// Returns whether there are readers and no writer.
+    pub(super) fn has_only_readers(&self) -> bool {
+        self.inside.only_readers()
+    }
+
+    /// Returns how many permits are in guards and offers.
+    pub(super) fn permits(&self) -> u32 {
+        self.inside.permits
     }
 
     pub(super) fn token(&self) -> u64 {
@@ -135,13 +151,6 @@ impl Possession {
 
     pub(super) fn since(&self) -> Instant {
         self.since
-    }
-
-    /// Watches the door anew for a loss, because events were lost.
-    pub(super) fn renew_loss_watch(&mut self, site: Site) {
-        if let Hold::Door { door, .. } = &self.hold {
-            self.loss.renew(door, site);
-        }
     }
 
     /// Returns whether a guard of this task or thread is out.
@@ -189,14 +198,10 @@ impl Possession {
         self.cohort.replace(cohort)
     }
 
-    /// Serves no cohort any more, until the next turn.
-    pub(super) fn end_turn(&mut self) {
-        self.cohort = None;
-    }
-
-    /// Serves a cohort that was created while this process has the whole lock.
-    pub(super) fn serve(&mut self, cohort: CohortId) {
-        self.cohort = Some(cohort);
+    /// Serves this cohort, which was created while this process has the whole lock; or none, until
+    /// the next turn.
+    pub(super) fn serve(&mut self, cohort: Option<CohortId>) {
+        self.cohort = cohort;
     }
 
     /// Counts one more task as inside: it gets an offer, or a guard at once. Returns its token.
@@ -276,8 +281,27 @@ impl Possession {
         self.reserved = token;
     }
 
+    /// Makes token and held flag right for the next holder in memory, which these words describe.
+    /// Returns `false` if the caller must try again.
+    pub(super) fn prepare(
+        &mut self,
+        mode: Mode,
+        words: &Arc<str>,
+        disk: &mut Disk,
+    ) -> Result<bool> {
+        match mode {
+            Mode::Shared => self.set_flag(false, disk)?,
+            Mode::Exclusive => {
+                self.next_token(disk)?;
+                self.set_flag(true, disk)?;
+            }
+            Mode::Permits(_) => return self.next_permits_token(words, disk),
+        }
+        Ok(true)
+    }
+
     /// Chooses the token of the next writer: from the reserved block, or from a new one.
-    pub(super) fn next_token(&mut self, disk: &mut Disk) -> Result<()> {
+    fn next_token(&mut self, disk: &mut Disk) -> Result<()> {
         if self.token >= self.reserved {
             let end = self.token.saturating_add(BLOCK);
             disk.reserve_to(end)?;
@@ -290,7 +314,7 @@ impl Possession {
     /// Chooses the token of the next permits. Only a process that has all permits may reserve a
     /// block of them. Returns `false` while another process has the record locked, or if permits
     /// in hand are beyond a new limit.
-    pub(super) fn next_permits_token(&mut self, words: &Arc<str>, disk: &mut Disk) -> Result<bool> {
+    fn next_permits_token(&mut self, words: &Arc<str>, disk: &mut Disk) -> Result<bool> {
         if self.token < self.reserved {
             self.token += 1;
             return Ok(true);
@@ -388,7 +412,7 @@ impl Extent {
 
 /// The guards that are out and the offers, and what can be admitted beside them. Pure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Inside {
+struct Inside {
     exclusive: bool,
     /// Readers, or holders of permits.
     shared: usize,
@@ -396,25 +420,16 @@ pub(super) struct Inside {
 }
 
 impl Inside {
-    pub(super) fn is_empty(self) -> bool {
+    fn is_empty(self) -> bool {
         self.count() == 0
     }
 
-    pub(super) fn is_exclusive(self) -> bool {
-        self.exclusive
-    }
-
-    pub(super) fn count(self) -> usize {
+    fn count(self) -> usize {
         self.shared + usize::from(self.exclusive)
     }
 
-    /// Returns how many permits are in guards and offers.
-    pub(super) fn permits(self) -> u32 {
-        self.permits
-    }
-
     /// Returns whether there are readers and no writer.
-    pub(super) fn only_readers(self) -> bool {
+    fn only_readers(self) -> bool {
         self.shared > 0 && !self.exclusive
     }
 

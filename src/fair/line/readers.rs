@@ -14,8 +14,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::arrival::{Fast, Request};
-use super::{Cause, Cohort, Core, Extent, Line, Offer};
+use super::{Cause, Cohort, Core, Extent, Fast, Line, Offer, Request};
 use crate::error::Result;
 use crate::fair::ticket::Mode;
 use crate::fair::{Grant, Settings};
@@ -86,11 +85,6 @@ impl Core {
             && possession.is_some_and(|it| it.admits(Mode::Shared, &self.disk))
     }
 
-    /// Returns whether no task of this process waits without an offer.
-    pub(super) fn all_waiters_have_offers(&self) -> bool {
-        self.cohorts.waiting() == self.cohorts.offered()
-    }
-
     /// Grants the lock to one more reader beside those that are inside.
     pub(super) fn join_readers(&mut self, request: &Request<'_>) -> Fast {
         let offer = Offer {
@@ -127,14 +121,14 @@ impl Core {
         }
         let shareable = extent == Extent::Whole
             && possession.loss.get().is_none()
-            && possession.inside().only_readers();
+            && possession.has_only_readers();
         if !shareable && !self.shareable.load(Ordering::Relaxed) {
             return;
         }
         let cohort = possession.cohort();
         // This is set before the look, so that a later ticket is noticed.
         self.shareable.store(shareable, Ordering::SeqCst);
-        let first = self.cohorts.first_awake().map(Cohort::id);
+        let first = self.cohorts.first_awake();
         if !shareable || (first.is_some() && first == cohort) || self.is_alone() {
             return;
         }

@@ -33,6 +33,7 @@ use crate::sys::dir::Directory;
 use crate::watch::{Seen, WatchId, watch};
 
 /// The last look at the queue, as far as it saves the next one.
+#[derive(Default)]
 pub(super) struct Tail {
     /// The cohort of this process that was last.
     cohort: Option<CohortId>,
@@ -77,16 +78,6 @@ impl Flags {
 }
 
 impl Tail {
-    pub(super) fn new() -> Self {
-        Self {
-            cohort: None,
-            watch: None,
-            opened: 0,
-            others: Others::Any,
-            flags: Arc::default(),
-        }
-    }
-
     pub(super) fn flags(&self) -> &Arc<Flags> {
         &self.flags
     }

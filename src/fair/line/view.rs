@@ -25,7 +25,7 @@ use super::{Contender, Core, Key, Line};
 use crate::error::{Error, Result};
 use crate::fair::Place;
 use crate::fair::door::{self, Probed};
-use crate::fair::queue_dir::{QueueDir, file_noted};
+use crate::fair::queue_dir::QueueDir;
 use crate::fair::record::{self, Content, Flag};
 use crate::fair::ticket::Ticket;
 use crate::lock::Kind;
@@ -81,27 +81,20 @@ struct Progress {
     held_by_this_task: bool,
 }
 
-/// Whether the kernel's list of locks is asked for a holder without a record.
-#[derive(Clone, Copy)]
-pub(super) enum Outsiders {
-    Look,
-    /// Not if the lock was granted since then. While a queue moves, the lock is mostly on its way
-    /// from one process to the next.
-    LookUnlessMoved {
-        since: u64,
-    },
-}
-
 impl Line {
     pub(in crate::fair) fn status(&self) -> Result<Status> {
-        self.look_at(Outsiders::Look, || self.probe())
+        self.look_at(None, || self.probe())
     }
 
     /// Returns holders and waiters. `probe` is called at most once, and only if nothing else shows
     /// whether the lock is held.
+    ///
+    /// If the lock was granted since a look that found the token `last_seen`, the kernel's list of
+    /// locks is not asked for a holder without a record: while a queue moves, the lock is mostly on
+    /// its way from one process to the next.
     pub(super) fn look_at(
         &self,
-        outsiders: Outsiders,
+        last_seen: Option<u64>,
         probe: impl FnOnce() -> Result<Probed>,
     ) -> Result<Status> {
         self.refuse_foreign()?;
@@ -110,10 +103,7 @@ impl Line {
         let locks = Locks::new(LockTable::read);
         let (recorded, last_token) = recorded(place, kind)?;
         let last_token = snapshot.here.as_ref().map_or(last_token, |it| it.token);
-        let moved = match outsiders {
-            Outsiders::Look => false,
-            Outsiders::LookUnlessMoved { since } => since != last_token,
-        };
+        let moved = last_seen.is_some_and(|it| it != last_token);
         let holders = match (kind, &snapshot.here) {
             (Kind::Semaphore, here) => {
                 let us = here.as_ref().and_then(|it| it.owner(true));
@@ -205,8 +195,8 @@ impl Core {
 
     fn here(&self) -> Option<Here> {
         self.possession.as_ref().map(|possession| Here {
-            claimed: possession.inside().count() > self.cohorts.offered(),
-            shares: !possession.inside().is_exclusive(),
+            claimed: possession.count() > self.cohorts.offered(),
+            shares: !possession.is_exclusive(),
             token: possession.token(),
             label: possession.label().cloned(),
             since: possession.since(),
@@ -328,12 +318,8 @@ impl OtherTickets<'_> {
     /// Returns the owner of a ticket as a waiter. Returns `None` if no other process waits with
     /// this ticket here.
     fn waiter(&self, ticket: Ticket, found: &Found) -> Option<Waiter> {
-        let note = self.queue.description(ticket);
-        let of_file = note.as_deref().ok().and_then(file_noted);
-        if of_file.is_some_and(|inode| inode != found.id.inode) {
-            // The ticket was copied here with its directory. Its owner waits elsewhere.
-            return None;
-        }
+        // If the ticket was copied here with its directory, its owner waits elsewhere.
+        let note = self.queue.note(ticket, found.id).transpose()?;
         let noted = note.map(|words| Recorded::parse(&words, 0, self.locality));
         if noted.as_ref().is_ok_and(Recorded::is_provably_gone) {
             return None;
@@ -345,7 +331,7 @@ impl OtherTickets<'_> {
         // The process ID means something here only if it was written here.
         let known = noted.as_ref().is_ok_and(|it| it.pid_here().is_some());
         let of_lock = || {
-            let path = self.place.queue.join(ticket.name());
+            let path = self.place.queue.join(ticket.to_string());
             let owners = self.locks.owners(&path);
             owners.listed.first().map(|(pid, _)| *pid)
         };
