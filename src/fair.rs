@@ -155,6 +155,15 @@ struct Entered {
     predecessor_crashed: bool,
 }
 
+impl Entered {
+    fn without_crash(token: u64) -> Self {
+        Self {
+            token,
+            predecessor_crashed: false,
+        }
+    }
+}
+
 /// A guard's share of the lock.
 #[derive(Debug)]
 enum Share {

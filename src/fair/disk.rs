@@ -36,7 +36,7 @@ use super::queue_dir::{Other, OwnTicket, QueueDir};
 use super::record::{self, Content, Draft, Record};
 use super::slots::Slots;
 use super::ticket::{Mode, Ticket};
-use super::{Entered, Place};
+use super::{Entered, Place, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::Kind;
 use crate::step::{self, Step};
@@ -291,17 +291,17 @@ impl Disk {
         self.queue.as_ref()
     }
 
-    /// Takes a ticket at the given position.
+    /// Takes a ticket at the given position, for the handle with these settings.
     pub(crate) fn take_ticket(
         &mut self,
         mode: Mode,
-        bits: Option<u32>,
-        words: Option<&Arc<str>>,
+        settings: Option<&Settings>,
         place: TakePlace,
     ) -> Result<OwnTicket> {
+        let words = settings.map(|it| &it.words);
         let mut listed = place == TakePlace::EndAsListed && self.queue.is_some();
         for _ in 0..TRIES {
-            let queue = self.queue(bits)?;
+            let queue = self.queue(settings.and_then(|it| it.bits))?;
             let taken = if place == TakePlace::First {
                 queue.take_first(mode, words)?
             } else {

@@ -91,7 +91,7 @@ impl Disk {
         }
         let read = self.read_locked();
         if let Ok(Some(record)) = read.as_ref().map(|it| clean(it, door)) {
-            return Ok(Tried::In(without_crash(record)));
+            return Ok(Tried::In(Entered::without_crash(record.token)));
         }
         self.unlock_state();
         read.map(|_| Tried::Changed)
@@ -125,7 +125,7 @@ impl Disk {
     fn make_clean(&mut self, door: &Door, found: Option<Record>) -> Result<Tried> {
         let fits = found.filter(|it| it.door == door.id() && it.flag == Flag::Clear);
         let entered = match fits {
-            Some(record) => without_crash(record),
+            Some(record) => Entered::without_crash(record.token),
             None if self.make_private()? => self.write_as_reader(door, found)?,
             None => {
                 self.unlock_state();
@@ -198,13 +198,6 @@ impl Disk {
             StateLock::Dying => false,
             StateLock::Elsewhere => true,
         })
-    }
-}
-
-fn without_crash(record: Record) -> Entered {
-    Entered {
-        token: record.token,
-        predecessor_crashed: false,
     }
 }
 

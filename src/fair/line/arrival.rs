@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use super::{Cause, Cohort, CohortId, Core, Fast, Line, Offer, Request};
+use super::{Cause, Cohort, CohortId, Core, Fast, Line, Request};
 use crate::backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::disk::{Admission, TakePlace};
@@ -164,8 +164,7 @@ impl Core {
         if let Ok(Some(Admission::In(entered))) = admission {
             self.saw_queue = false;
             self.possess(Some(door), entered, want.mode);
-            let offer = self.admit(want.mode);
-            return Ok(self.grant_at_once(request, offer));
+            return Ok(self.grant_at_once(request, false));
         }
         step::at(Step::GiveBack);
         let left = self.disk.place().leave(door);
@@ -177,8 +176,9 @@ impl Core {
         left.map(|()| refused)
     }
 
-    /// Makes the grant of a newcomer that was admitted.
-    pub(super) fn grant_at_once(&mut self, request: &Request<'_>, offer: Offer) -> Fast {
+    /// Makes the grant of a newcomer that may enter.
+    pub(super) fn grant_at_once(&mut self, request: &Request<'_>, in_memory: bool) -> Fast {
+        let offer = self.admit(request.want.mode, in_memory);
         match self.grant(request.want, offer, request.settings) {
             Some(grant) => {
                 self.reader_entered(&grant);
@@ -233,8 +233,7 @@ impl Core {
             true => TakePlace::EndAsListed,
             false => TakePlace::End,
         };
-        let (bits, words) = (settings.bits, Some(&settings.words));
-        let ticket = self.disk.take_ticket(mode, bits, words, place)?;
+        let ticket = self.disk.take_ticket(mode, Some(settings), place)?;
         self.tail.ends_with(None);
         Ok(self.cohorts.add(Some(ticket), mode))
     }
@@ -432,7 +431,7 @@ impl Core {
             return Ok(Fast::Refused);
         }
         self.share_if_wanted();
-        Ok(self.join_readers(request))
+        Ok(self.grant_at_once(request, true))
     }
 
     /// Returns whether a ticket of another process is in the way. Tickets of dead owners are

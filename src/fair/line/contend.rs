@@ -124,9 +124,8 @@ impl Core {
             }
             Outcome::TicketGone => {
                 let settings = self.settings_of(cohort);
-                let bits = settings.as_ref().and_then(|it| it.bits);
-                let words = settings.as_ref().map(|it| &it.words);
-                let ticket = self.disk.take_ticket(mode, bits, words, TakePlace::End)?;
+                let settings = settings.as_deref();
+                let ticket = self.disk.take_ticket(mode, settings, TakePlace::End)?;
                 self.retire();
                 self.tail.ends_with(None);
                 self.cohorts.requeue(cohort, ticket);
@@ -155,7 +154,9 @@ impl Core {
             }
             None => self.settle(),
         }
-        self.forget_cohort(before.filter(|it| *it != cohort));
+        if let Some(before) = before.filter(|it| *it != cohort) {
+            self.drop_if_empty(before);
+        }
     }
 
     /// Offers the lock to the waiters behind the first one too, unless that is a writer. After an
@@ -172,14 +173,7 @@ impl Core {
         if let Some(possession) = &mut self.possession {
             let before = possession.begin_turn(cohort, bypassed);
             self.serve_behind(Mode::Shared);
-            self.forget_cohort(before);
-        }
-    }
-
-    /// Removes the cohort that was served before, if it is empty.
-    fn forget_cohort(&mut self, cohort: Option<CohortId>) {
-        if let Some(cohort) = cohort {
-            self.drop_if_empty(cohort);
+            before.into_iter().for_each(|it| self.drop_if_empty(it));
         }
     }
 
@@ -225,9 +219,8 @@ impl Core {
         let greatest = wants.filter_map(permits).max();
         let mode = greatest.unwrap_or_else(|| cohort.mode());
         let settings = self.settings_of(id);
-        let bits = settings.as_ref().and_then(|it| it.bits);
-        let words = settings.as_ref().map(|it| &it.words);
-        let ticket = self.disk.take_ticket(mode, bits, words, TakePlace::First)?;
+        let settings = settings.as_deref();
+        let ticket = self.disk.take_ticket(mode, settings, TakePlace::First)?;
         self.cohorts.set_ticket(id, ticket);
         Ok(())
     }

@@ -70,6 +70,8 @@ pub(super) struct Contender {
     settings: Arc<Settings>,
     site: Site,
     position: Position,
+    /// The marked tickets before ours, if no unmarked one was there at the last look.
+    bypassed: Vec<Ticket>,
     ladder: Ladder,
     bypass: Bypass,
     /// The probable predecessor, from the listing that our number was taken from.
@@ -125,19 +127,14 @@ enum Position {
     AtDoor {
         door: Door,
         source: WakeSource,
-        bypassed: Vec<Ticket>,
     },
     /// First waiter for permits. The permits that it has so far are in the disk's hand.
-    AtSlots {
-        refused: RefusedSlots,
-        bypassed: Vec<Ticket>,
-    },
+    AtSlots(RefusedSlots),
     /// The door is locked by us.
     Entering {
         door: Door,
         /// The watch of the door, which is given back later: that would delay the task.
         watch: Option<WatchId>,
-        bypassed: Vec<Ticket>,
     },
 }
 
@@ -196,6 +193,7 @@ impl Contender {
             settings,
             site,
             position: Position::Fresh,
+            bypassed: Vec::new(),
             ladder,
             guess: setup.guess,
             threaded: None,
@@ -233,7 +231,7 @@ impl Contender {
             Position::Behind { source, .. } | Position::AtDoor { source, .. } => {
                 source.is_polling()
             }
-            Position::AtSlots { refused, .. } => refused.is_polling(),
+            Position::AtSlots(refused) => refused.is_polling(),
             Position::Fresh | Position::Entering { .. } => false,
         }
     }
@@ -249,7 +247,7 @@ impl Contender {
 
     /// Returns whether it is the first waiter for permits, which keeps what it gets.
     pub(super) fn collects(&self) -> bool {
-        matches!(self.position, Position::AtSlots { .. })
+        matches!(self.position, Position::AtSlots(_))
     }
 
     /// Takes what is to be reported to operators.
@@ -265,7 +263,7 @@ impl Contender {
     /// Notes that a watch has fired. Returns `false` if the watch is not this contender's.
     pub(super) fn fired(&mut self, id: WatchId) -> bool {
         match &mut self.position {
-            Position::AtSlots { refused, .. } => refused.fired(id),
+            Position::AtSlots(refused) => refused.fired(id),
             Position::Behind { source, .. } | Position::AtDoor { source, .. } => source.fired(id),
             Position::Fresh | Position::Entering { .. } => false,
         }
@@ -284,7 +282,7 @@ impl Contender {
     pub(super) fn forget_watches(&mut self) {
         let watcher_id = self.site.watcher_id;
         match &mut self.position {
-            Position::AtSlots { refused, .. } => refused.stop_watching(),
+            Position::AtSlots(refused) => refused.stop_watching(),
             Position::Behind { source, .. } | Position::AtDoor { source, .. } => {
                 source.stop_watching(watcher_id);
             }
@@ -344,11 +342,9 @@ impl Contender {
                 // No listing comes first: a lower ticket whose owner was stopped on its way out
                 // must not delay us.
                 Position::AtDoor { .. } => self.try_door(disk)?,
-                Position::AtSlots { .. } if !std::mem::take(&mut look_first) => {
-                    self.collect(disk)?
-                }
+                Position::AtSlots(_) if !std::mem::take(&mut look_first) => self.collect(disk)?,
                 Position::Behind { .. } if rung_only => self.try_predecessor(disk)?,
-                Position::Fresh | Position::Behind { .. } | Position::AtSlots { .. } => {
+                Position::Fresh | Position::Behind { .. } | Position::AtSlots(_) => {
                     self.look(own, disk)?
                 }
             };
@@ -415,9 +411,10 @@ impl Contender {
                     self.reset();
                     return Ok(Flow::Done(Outcome::Joins(bypassed)));
                 }
+                self.bypassed = bypassed;
                 match self.mode {
-                    Mode::Permits(_) => self.approach_slots(disk, bypassed),
-                    Mode::Exclusive | Mode::Shared => self.approach(disk, bypassed),
+                    Mode::Permits(_) => self.approach_slots(disk),
+                    Mode::Exclusive | Mode::Shared => self.approach(disk),
                 }
             }
         }
@@ -591,9 +588,8 @@ impl Contender {
     }
 
     /// Opens the door as the first waiter, or keeps the one that is open, and tries it.
-    fn approach(&mut self, disk: &mut Disk, now_bypassed: Vec<Ticket>) -> Result<Flow> {
-        if let Position::AtDoor { bypassed, .. } = &mut self.position {
-            *bypassed = now_bypassed;
+    fn approach(&mut self, disk: &mut Disk) -> Result<Flow> {
+        if let Position::AtDoor { .. } = self.position {
             return self.try_door(disk);
         }
         self.reset();
@@ -604,11 +600,7 @@ impl Contender {
         };
         let source = WakeSource::new(&self.settings.wait);
         self.ladder.start(COARSE);
-        self.position = Position::AtDoor {
-            door,
-            source,
-            bypassed: now_bypassed,
-        };
+        self.position = Position::AtDoor { door, source };
         self.try_door(disk)
     }
 
@@ -671,14 +663,9 @@ impl Contender {
     fn begin_to_enter(&mut self) {
         let position = std::mem::replace(&mut self.position, Position::Fresh);
         self.position = match position {
-            Position::AtDoor {
-                door,
-                source,
-                bypassed,
-            } => Position::Entering {
+            Position::AtDoor { door, source } => Position::Entering {
                 door,
                 watch: source.watch_id(),
-                bypassed,
             },
             other => other,
         };
@@ -686,7 +673,7 @@ impl Contender {
 
     /// Returns whether the locked door is current and the bypassed waiters are still frozen.
     fn is_ours(&self, disk: &Disk) -> Result<bool> {
-        let Position::Entering { door, bypassed, .. } = &self.position else {
+        let Position::Entering { door, .. } = &self.position else {
             return Ok(false);
         };
         step::at(Step::CheckDoor);
@@ -694,7 +681,7 @@ impl Contender {
             return Ok(false);
         }
         step::at(Step::CheckMarks);
-        Ok(!disk.marks_gone(bypassed)?)
+        Ok(!disk.marks_gone(&self.bypassed)?)
     }
 
     /// Gives the locked door back and starts again.
@@ -751,15 +738,11 @@ impl Contender {
     /// Hands over the door, with its watch.
     fn entered(&mut self, entered: Entered) -> Flow {
         match std::mem::replace(&mut self.position, Position::Fresh) {
-            Position::Entering {
-                door,
-                watch,
-                bypassed,
-            } => Flow::Done(Outcome::Entered(Entry {
+            Position::Entering { door, watch } => Flow::Done(Outcome::Entered(Entry {
                 door: Some(door),
                 watch,
                 entered,
-                bypassed,
+                bypassed: std::mem::take(&mut self.bypassed),
             })),
             other => {
                 self.position = other;
@@ -801,24 +784,19 @@ impl Contender {
     }
 
     /// Begins to collect as the first waiter for permits, or goes on.
-    fn approach_slots(&mut self, disk: &mut Disk, now_bypassed: Vec<Ticket>) -> Result<Flow> {
-        if let Position::AtSlots { bypassed, .. } = &mut self.position {
-            *bypassed = now_bypassed;
-        } else {
+    fn approach_slots(&mut self, disk: &mut Disk) -> Result<Flow> {
+        if !self.collects() {
             self.reset();
             self.ladder.start(COARSE);
-            self.position = Position::AtSlots {
-                refused: RefusedSlots::new(self.site, self.settings.clone()),
-                bypassed: now_bypassed,
-            };
+            let refused = RefusedSlots::new(self.site, self.settings.clone());
+            self.position = Position::AtSlots(refused);
         }
         self.collect(disk)
     }
 
     fn collect(&mut self, disk: &mut Disk) -> Result<Flow> {
         let had_events = !self.is_polling();
-        let (Mode::Permits(count), Position::AtSlots { refused, .. }) =
-            (self.mode, &mut self.position)
+        let (Mode::Permits(count), Position::AtSlots(refused)) = (self.mode, &mut self.position)
         else {
             return Ok(Flow::Again);
         };
@@ -848,9 +826,7 @@ impl Contender {
     }
 
     fn enter_with_permits(&mut self, disk: &mut Disk) -> Result<Flow> {
-        if let Position::AtSlots { bypassed, .. } = &self.position
-            && disk.marks_gone(bypassed)?
-        {
+        if disk.marks_gone(&self.bypassed)? {
             disk.keep_in_hand(self.input.reserved)?;
             self.reset();
             return Ok(Flow::Again);
@@ -858,18 +834,12 @@ impl Contender {
         let Some(token) = disk.mint(&self.settings.words, 0)? else {
             return Ok(self.try_again_soon());
         };
-        let Position::AtSlots { bypassed, .. } = self.take_position() else {
-            return Ok(Flow::Again);
-        };
-        let predecessor_crashed = false;
+        self.reset();
         Ok(Flow::Done(Outcome::Entered(Entry {
             door: None,
             watch: None,
-            entered: Entered {
-                token,
-                predecessor_crashed,
-            },
-            bypassed,
+            entered: Entered::without_crash(token),
+            bypassed: std::mem::take(&mut self.bypassed),
         })))
     }
 
@@ -889,14 +859,15 @@ impl Contender {
         };
         self.reset();
         let mut tickets = 0;
-        let bypassed = mark_all_before(own, disk, self.settings.bits, &mut tickets);
+        let marked = mark_all_before(own, disk, self.settings.bits, &mut tickets)
+            .map(|bypassed| self.bypassed = bypassed);
         if tickets > 0 {
             self.notes.push(Note::Bypassed { tickets });
         }
         let flow = match free {
-            Free::Door(door) => self.enter_as_bypasser(disk, door, bypassed),
+            Free::Door(door) => self.enter_as_bypasser(disk, door, marked),
             Free::Slots => {
-                let flow = bypassed.and_then(|it| self.approach_slots(disk, it));
+                let flow = marked.and_then(|()| self.approach_slots(disk));
                 if flow.is_err() {
                     let _ = disk.keep_in_hand(self.input.reserved);
                 }
@@ -914,7 +885,7 @@ impl Contender {
         &mut self,
         disk: &mut Disk,
         door: Door,
-        bypassed: Result<Vec<Ticket>>,
+        marked: Result<()>,
     ) -> Result<Flow> {
         let path = disk.place().door.clone();
         let shared = if self.mode == Mode::Shared {
@@ -925,15 +896,7 @@ impl Contender {
         } else {
             Ok(true)
         };
-        let (bypassed, marked) = match bypassed {
-            Ok(bypassed) => (bypassed, Ok(())),
-            Err(error) => (Vec::new(), Err(error)),
-        };
-        self.position = Position::Entering {
-            door,
-            watch: None,
-            bypassed,
-        };
+        self.position = Position::Entering { door, watch: None };
         let shared = shared.map_err(|e| Error::io("share the lock of the lock file", path, e));
         match marked.and(shared) {
             Ok(true) => self.enter(disk),

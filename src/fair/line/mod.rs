@@ -256,15 +256,11 @@ impl Line {
     pub(super) fn check(&self) -> Result<()> {
         let path = &self.place.door;
         if let Err(error) = check_lock_path(path) {
-            let kind = match error.kind() {
-                std::io::ErrorKind::InvalidInput => ErrorKind::InvalidInput,
-                _ => return Err(Error::io("look at the lock file", path, error)),
-            };
-            return Err(Error::at(
-                kind,
-                format!("no lock can be here: {error}"),
-                path,
-            ));
+            if error.kind() != std::io::ErrorKind::InvalidInput {
+                return Err(Error::io("look at the lock file", path, error));
+            }
+            let text = format!("no lock can be here: {error}");
+            return Err(Error::at(ErrorKind::InvalidInput, text, path));
         }
         self.with(|core| core.disk.check_kind())
     }
@@ -359,10 +355,7 @@ impl Line {
     /// Releases the lock. In a forked child this only closes the descriptor. If the caller
     /// `listens`, a look at the path also finds a loss that was not noticed before.
     pub(super) fn release(&self, share: Share, want: Want, listens: bool) -> Result<()> {
-        if self.is_foreign() {
-            return self.refuse_foreign();
-        }
-        self.with(|core| core.release(share, want, listens))
+        self.run(|core| core.release(share, want, listens))
     }
 
     /// Prepares a hold of this process to outlive its program.
@@ -642,11 +635,11 @@ impl Core {
     }
 
     /// Counts one more task as inside. Returns its offer.
-    fn admit(&mut self, mode: Mode) -> Offer {
+    fn admit(&mut self, mode: Mode, in_memory: bool) -> Offer {
         let possession = self.possession.as_mut();
         Offer {
             token: possession.map_or(0, |it| it.admit(mode)),
-            in_memory: false,
+            in_memory,
         }
     }
 
@@ -695,10 +688,7 @@ impl Core {
     }
 
     fn offer(&mut self, to: Key, mode: Mode, in_memory: bool) {
-        let offer = Offer {
-            in_memory,
-            ..self.admit(mode)
-        };
+        let offer = self.admit(mode, in_memory);
         if let Some(waiter) = self.cohorts.offer(to, offer) {
             self.agenda.offered(waiter.settings.claim_window);
             self.effects.wake(waiter.take_waker());
@@ -902,9 +892,7 @@ impl Core {
                     self.drive(Cause::Event, None);
                 }
             }
-            Seen::Held => {
-                self.loss_watch_fired(id);
-            }
+            Seen::Held => self.loss_watch_fired(id),
             // Observers and other locks handle these; `Line::on_event` handles `Queue`.
             Seen::Queue | Seen::Line | Seen::Record => {}
             Seen::Claim | Seen::Baton | Seen::Process => {}

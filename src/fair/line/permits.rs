@@ -139,14 +139,8 @@ impl Core {
             let given = self.disk.keep_in_hand(reserved);
             return taken.and(given.map(|()| Fast::Refused));
         };
-        let predecessor_crashed = false;
-        let entered = Entered {
-            token,
-            predecessor_crashed,
-        };
-        self.possess(None, entered, mode);
-        let offer = self.admit(mode);
-        Ok(self.grant_at_once(request, offer))
+        self.possess(None, Entered::without_crash(token), mode);
+        Ok(self.grant_at_once(request, false))
     }
 
     /// Returns the token for the permits, which are in hand then. Returns `None` if too few are
@@ -281,7 +275,7 @@ impl Core {
         // A process that has all the former permits is notified only of new tickets. This ticket
         // announces the change to it.
         let mode = Mode::Permits(1);
-        let ticket = self.disk.take_ticket(mode, None, None, TakePlace::End)?;
+        let ticket = self.disk.take_ticket(mode, None, TakePlace::End)?;
         self.disk.give_up(ticket);
         self.settle();
         Ok(Resized::Done)

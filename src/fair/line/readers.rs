@@ -14,7 +14,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Cause, Cohort, Core, Extent, Fast, Line, Offer, Request};
+use super::{Cause, Cohort, Core, Extent, Fast, Line, Request};
 use crate::error::Result;
 use crate::fair::ticket::Mode;
 use crate::fair::{Grant, Settings};
@@ -67,7 +67,7 @@ impl Core {
                 return Ok(Fast::Refused);
             }
         }
-        Ok(self.join_readers(request))
+        Ok(self.grant_at_once(request, true))
     }
 
     /// Looks which tickets of other processes are in the queue.
@@ -83,15 +83,6 @@ impl Core {
         let possession = self.possession.as_ref();
         self.all_waiters_have_offers()
             && possession.is_some_and(|it| it.admits(Mode::Shared, &self.disk))
-    }
-
-    /// Grants the lock to one more reader beside those that are inside.
-    pub(super) fn join_readers(&mut self, request: &Request<'_>) -> Fast {
-        let offer = Offer {
-            in_memory: true,
-            ..self.admit(Mode::Shared)
-        };
-        self.grant_at_once(request, offer)
     }
 
     /// Notes that a caller has its guard. If a reader has reported a crash, the flag on disk is
