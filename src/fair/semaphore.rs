@@ -218,9 +218,7 @@ impl FifoSemaphore {
             ..FifoConfig::default()
         };
         check_options(&path, &fair)?;
-        let names = Names::parse(&config.pattern, name);
-        let names = names.filter(|it| !it.has_separator());
-        let Some(names) = names else {
+        let Some(names) = Names::parse(&config.pattern, name) else {
             let text =
                 "a pattern needs one {number}, no other braces but {name}, and no path separator";
             return Err(wrong(&format!("{text}, unlike {:?}", config.pattern)));

@@ -95,13 +95,8 @@ struct Denied {
 }
 
 impl Names {
-    pub(crate) fn has_separator(&self) -> bool {
-        let apart = |text: &str| text.contains(std::path::is_separator);
-        apart(&self.before) || apart(&self.after)
-    }
-
     /// Parses a pattern such as `{name}.{number:02}.lock`, as Rust or Python writes it. Returns
-    /// `None` without exactly one number.
+    /// `None` without exactly one number, or if the names would have a path separator.
     pub(crate) fn parse(pattern: &str, name: &str) -> Option<Self> {
         let (before, rest) = pattern.split_once("{number")?;
         let (format, after) = rest.split_once('}')?;
@@ -118,7 +113,8 @@ impl Names {
         let named = |text: &str| {
             let parts: Vec<&str> = text.split("{name}").collect();
             let known = parts.iter().all(|it| !it.contains(['{', '}']));
-            known.then(|| parts.join(name))
+            let text = known.then(|| parts.join(name));
+            text.filter(|it| !it.contains(std::path::is_separator))
         };
         Some(Self {
             before: named(before)?,

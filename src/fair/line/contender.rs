@@ -116,14 +116,7 @@ struct Retry {
 
 enum Position {
     Fresh,
-    Behind {
-        ticket: Ticket,
-        /// The file of that ticket.
-        id: FileId,
-        /// `None` if this process may not open it. Then it looks whether the name still exists.
-        file: Option<OtherTicket>,
-        source: WakeSource,
-    },
+    Behind(Predecessor),
     AtDoor {
         door: Door,
         source: WakeSource,
@@ -136,6 +129,16 @@ enum Position {
         /// The watch of the door, which is given back later: that would delay the task.
         watch: Option<WatchId>,
     },
+}
+
+/// The ticket that a contender waits for.
+struct Predecessor {
+    ticket: Ticket,
+    /// The file of that ticket.
+    id: FileId,
+    /// `None` if this process may not open it. Then it looks whether the name still exists.
+    file: Option<OtherTicket>,
+    source: WakeSource,
 }
 
 /// The result of a step.
@@ -228,7 +231,7 @@ impl Contender {
 
     pub(super) fn is_polling(&self) -> bool {
         match &self.position {
-            Position::Behind { source, .. } | Position::AtDoor { source, .. } => {
+            Position::Behind(Predecessor { source, .. }) | Position::AtDoor { source, .. } => {
                 source.is_polling()
             }
             Position::AtSlots(refused) => refused.is_polling(),
@@ -264,7 +267,9 @@ impl Contender {
     pub(super) fn fired(&mut self, id: WatchId) -> bool {
         match &mut self.position {
             Position::AtSlots(refused) => refused.fired(id),
-            Position::Behind { source, .. } | Position::AtDoor { source, .. } => source.fired(id),
+            Position::Behind(Predecessor { source, .. }) | Position::AtDoor { source, .. } => {
+                source.fired(id)
+            }
             Position::Fresh | Position::Entering { .. } => false,
         }
     }
@@ -283,7 +288,7 @@ impl Contender {
         let watcher_id = self.site.watcher_id;
         match &mut self.position {
             Position::AtSlots(refused) => refused.stop_watching(),
-            Position::Behind { source, .. } | Position::AtDoor { source, .. } => {
+            Position::Behind(Predecessor { source, .. }) | Position::AtDoor { source, .. } => {
                 source.stop_watching(watcher_id);
             }
             Position::Entering { watch: own, .. } => {
@@ -297,6 +302,11 @@ impl Contender {
 
     fn reset(&mut self) {
         drop(self.take_position());
+    }
+
+    fn start_again(&mut self) -> Result<Flow> {
+        self.reset();
+        Ok(Flow::Again)
     }
 
     /// Goes back to the start. Returns the position until now, without its watches.
@@ -343,8 +353,8 @@ impl Contender {
                 // must not delay us.
                 Position::AtDoor { .. } => self.try_door(disk)?,
                 Position::AtSlots(_) if !std::mem::take(&mut look_first) => self.collect(disk)?,
-                Position::Behind { .. } if rung_only => self.try_predecessor(disk)?,
-                Position::Fresh | Position::Behind { .. } | Position::AtSlots(_) => {
+                Position::Behind(_) if rung_only => self.try_predecessor(disk)?,
+                Position::Fresh | Position::Behind(_) | Position::AtSlots(_) => {
                     self.look(own, disk)?
                 }
             };
@@ -360,7 +370,7 @@ impl Contender {
     }
 
     fn is_behind(&self) -> bool {
-        matches!(self.position, Position::Behind { .. })
+        matches!(self.position, Position::Behind(_))
     }
 
     /// Removes the mark of our own ticket, because its waiter is awake. Returns `true` if there was
@@ -426,13 +436,11 @@ impl Contender {
             return Ok(Flow::Again);
         }
         let had_events = !self.is_polling();
-        let Position::Behind {
-            id, file, source, ..
-        } = &mut self.position
-        else {
+        let Position::Behind(predecessor) = &mut self.position else {
             return Ok(Flow::Again);
         };
         step::at(Step::WatchPredecessor);
+        let Predecessor { file, source, .. } = predecessor;
         let Site {
             watcher_id, events, ..
         } = self.site;
@@ -442,13 +450,14 @@ impl Contender {
         };
         let threads = self.site.threads && self.threaded != Some(before);
         let begins_thread = threads && source.is_polling() && file.is_some();
+        let by_thread = matches!(source, WakeSource::TicketThread);
         let standing = if fresh || !stays {
             step::at(Step::CheckPredecessor);
-            queue.still_stands(before, *id)?
+            queue.still_stands(before, predecessor.id)?
         } else {
             Standing::Unmarked
         };
-        if self.input.cause == Cause::Event && matches!(source, WakeSource::TicketThread) {
+        if self.input.cause == Cause::Event && by_thread {
             // The event was another thread's.
             self.ladder.start(BESIDE_THREAD);
         }
@@ -457,25 +466,17 @@ impl Contender {
             Standing::Unmarked if begins_thread => self.reap_or_start_thread(queue),
             Standing::Unmarked => self.reap_or_sleep(queue),
             Standing::Marked => Ok(Flow::Again),
-            Standing::Gone => {
-                self.reset();
-                Ok(Flow::Again)
-            }
+            Standing::Gone => self.start_again(),
         }
     }
 
     /// Returns whether it waits for this ticket already. A thread that waited for it may have ended.
     fn stays_behind(&self, before: Ticket) -> bool {
-        match &self.position {
-            Position::Behind {
-                ticket, id, source, ..
-            } if *ticket == before => {
-                let ended =
-                    || !ticket_thread::waits_for(self.site.watcher_id, (ticket.number, *id));
-                !(matches!(source, WakeSource::TicketThread) && ended())
-            }
-            _ => false,
-        }
+        let Position::Behind(it) = &self.position else {
+            return false;
+        };
+        let ended = || !ticket_thread::waits_for(self.site.watcher_id, (it.ticket.number, it.id));
+        it.ticket == before && !(matches!(it.source, WakeSource::TicketThread) && ended())
     }
 
     /// Opens the ticket of the predecessor. Returns `false` if it is gone.
@@ -504,12 +505,12 @@ impl Contender {
         if file.is_none() {
             self.notes.push(Note::Fallback);
         }
-        self.position = Position::Behind {
+        self.position = Position::Behind(Predecessor {
             ticket: before,
             id,
             file,
             source,
-        };
+        });
         self.ladder.start(COARSE);
         Ok(true)
     }
@@ -517,48 +518,36 @@ impl Contender {
     /// Sleeps until the thread that waits for this ticket calls.
     fn leave_to_thread(&mut self, ticket: Ticket, id: FileId) {
         self.threaded = Some(ticket);
-        self.position = Position::Behind {
+        self.position = Position::Behind(Predecessor {
             ticket,
             id,
             file: None,
             source: WakeSource::TicketThread,
-        };
+        });
         self.ladder.start(BESIDE_THREAD);
     }
 
     /// Tries the predecessor's ticket without listing, as long as that ticket stands.
     fn try_predecessor(&mut self, disk: &Disk) -> Result<Flow> {
-        match (&self.position, disk.open_queue()) {
-            (Position::Behind { ticket, id, .. }, Some(queue))
-                if queue.still_stands(*ticket, *id)? == Standing::Unmarked =>
-            {
-                self.reap_or_sleep(queue)
-            }
-            _ => {
-                self.reset();
-                Ok(Flow::Again)
-            }
+        if let (Position::Behind(it), Some(queue)) = (&self.position, disk.open_queue())
+            && queue.still_stands(it.ticket, it.id)? == Standing::Unmarked
+        {
+            return self.reap_or_sleep(queue);
         }
+        self.start_again()
     }
 
     /// Reaps the predecessor if its owner is dead. Otherwise sleeps.
     fn reap_or_sleep(&mut self, queue: &QueueDir) -> Result<Flow> {
-        let Position::Behind {
-            ticket,
-            file,
-            source,
-            ..
-        } = &mut self.position
-        else {
+        let Position::Behind(it) = &mut self.position else {
             return Ok(Flow::Again);
         };
-        if let Some(file) = file
-            && queue.reap_if_dead(*ticket, file)?
+        if let Some(file) = &it.file
+            && queue.reap_if_dead(it.ticket, file)?
         {
-            self.reset();
-            return Ok(Flow::Again);
+            return self.start_again();
         }
-        source.pace(&mut self.ladder);
+        it.source.pace(&mut self.ladder);
         Ok(Flow::Done(Outcome::Sleep))
     }
 
@@ -569,19 +558,16 @@ impl Contender {
     fn reap_or_start_thread(&mut self, queue: &QueueDir) -> Result<Flow> {
         let flow = self.reap_or_sleep(queue)?;
         if let Flow::Done(_) = flow
-            && let Position::Behind {
-                ticket, id, file, ..
-            } = &mut self.position
-            && let Some(open) = file.take()
+            && let Position::Behind(it) = &mut self.position
+            && let Some(file) = it.file.take()
         {
-            let (ticket, id) = (*ticket, *id);
-            let started =
-                ticket_thread::start(self.site.watcher_id, (ticket.number, id), open.into_file());
+            let (ticket, id) = (it.ticket, it.id);
+            let key = (ticket.number, id);
+            let started = ticket_thread::start(self.site.watcher_id, key, file.into_file());
             self.leave_to_thread(ticket, id);
             if !started {
                 // It opens the ticket again, and polls.
-                self.reset();
-                return Ok(Flow::Again);
+                return self.start_again();
             }
         }
         Ok(flow)
@@ -640,8 +626,7 @@ impl Contender {
             step::at(Step::CheckDoor);
             if !place.is_current(door)? {
                 self.note_fallback(had_events);
-                self.reset();
-                return Ok(Flow::Again);
+                return self.start_again();
             }
             if !fresh {
                 source.pace(&mut self.ladder);
@@ -828,8 +813,7 @@ impl Contender {
     fn enter_with_permits(&mut self, disk: &mut Disk) -> Result<Flow> {
         if disk.marks_gone(&self.bypassed)? {
             disk.keep_in_hand(self.input.reserved)?;
-            self.reset();
-            return Ok(Flow::Again);
+            return self.start_again();
         }
         let Some(token) = disk.mint(&self.settings.words, 0)? else {
             return Ok(self.try_again_soon());
