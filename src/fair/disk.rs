@@ -322,7 +322,7 @@ impl Disk {
             return Ok(());
         };
         match queue.open_other(own.ticket)? {
-            Other::Open(file) => queue.mark(own.ticket, &file).map(|_| ()),
+            Other::Open(file) => queue.mark(&file).map(|_| ()),
             Other::Gone => Ok(()),
             // The waiters behind it find the mark at their next look.
             Other::Denied => own

@@ -44,15 +44,6 @@ enum Asked {
     Permits(Vec<Arc<LossWatcher>>),
 }
 
-impl Asked {
-    fn watchers(&self) -> &[Arc<LossWatcher>] {
-        match self {
-            Self::Permits(watchers) => watchers,
-            Self::Door { .. } => &[],
-        }
-    }
-}
-
 impl FairHold {
     pub(super) fn new(shared: Arc<Shared>, grant: Grant) -> Self {
         Self {
@@ -67,7 +58,10 @@ impl FairHold {
 
     /// Returns the loss watchers that have begun.
     fn watchers(&self) -> &[Arc<LossWatcher>] {
-        self.asked.get().map_or(&[], |it| it.watchers())
+        match self.asked.get().map(Box::as_ref) {
+            Some(Asked::Permits(watchers)) => watchers,
+            _ => &[],
+        }
     }
 
     /// Takes the loss watchers out. Begins them first if no caller has asked yet.
@@ -111,7 +105,8 @@ impl FairHold {
     /// Resolves when one of the slot files is lost.
     fn permit_lost(&self) -> Lost {
         let begin = || Box::new(Asked::Permits(self.begin_watchers()));
-        let watchers = self.asked.get_or_init(begin).watchers().to_vec();
+        self.asked.get_or_init(begin);
+        let watchers = self.watchers().to_vec();
         Lost::new(std::future::poll_fn(move |cx| {
             let lost = watchers.iter().map(|it| it.poll(cx.waker()));
             lost.reduce(|one, other| if one.is_ready() { one } else { other })

@@ -83,6 +83,7 @@ pub(super) enum Other {
 
 /// The ticket of another process, open.
 pub(super) struct OtherTicket {
+    ticket: Ticket,
     file: Private,
     id: FileId,
     /// Whether it can be marked. Read permission is enough to try its lock.
@@ -310,15 +311,9 @@ impl QueueDir {
                 let kept = false;
                 Ok(Created::Own(OwnTicket { ticket, file, kept }))
             }
-            Err(error) => match error.kind() {
-                io::ErrorKind::AlreadyExists => Ok(Created::Taken),
-                io::ErrorKind::NotFound => Ok(Created::Gone),
-                _ => Err(Error::io(
-                    "take a ticket",
-                    self.dir.path().join(name),
-                    error,
-                )),
-            },
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Created::Taken),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Created::Gone),
+            Err(error) => Err(Error::io("take a ticket", self.path_of(ticket), error)),
         }
     }
 
@@ -348,7 +343,12 @@ impl QueueDir {
         };
         let id = file::id_of(&file).map_err(at)?;
         let file = Private::new(file);
-        Ok(Other::Open(OtherTicket { file, id, writable }))
+        Ok(Other::Open(OtherTicket {
+            ticket,
+            file,
+            id,
+            writable,
+        }))
     }
 
     /// Tries the lock of another process's open ticket. If the lock is free, its owner is dead.
@@ -356,15 +356,15 @@ impl QueueDir {
     ///
     /// The lock is released here. If it were not, the close by the caller would leave it to the
     /// last copy of the descriptor.
-    pub(super) fn reap_if_dead(&self, ticket: Ticket, other: &OtherTicket) -> Result<bool> {
+    pub(super) fn reap_if_dead(&self, other: &OtherTicket) -> Result<bool> {
         step::at(Step::TryPredecessor);
-        let file = &other.file;
-        let at = |step, error| Error::io(step, self.path_of(ticket), error);
+        let OtherTicket { ticket, file, .. } = other;
+        let at = |step, error| Error::io(step, self.path_of(*ticket), error);
         if !flock::try_lock_own(file, false).map_err(|e| at("try the lock of the ticket", e))? {
             return Ok(false);
         }
         step::at(Step::ReapPredecessor);
-        let result = self.unlink_if_same(ticket, other.id);
+        let result = self.unlink_if_same(*ticket, other.id);
         let unlocked = flock::unlock(file).map_err(|e| at("unlock the ticket", e));
         result.and(unlocked)?;
         Ok(true)
@@ -374,7 +374,7 @@ impl QueueDir {
     /// marked ticket, so for such a ticket this wakes no waiter.
     pub(super) fn reap_dead(&self, ticket: Ticket) -> Result<Reaped> {
         Ok(match self.open_other(ticket)? {
-            Other::Open(file) if self.reap_if_dead(ticket, &file)? => Reaped::Gone,
+            Other::Open(file) if self.reap_if_dead(&file)? => Reaped::Gone,
             Other::Open(_) => Reaped::Alive,
             Other::Gone => Reaped::Gone,
             Other::Denied => {
@@ -406,8 +406,8 @@ impl QueueDir {
 
     /// Returns whether the file of a ticket has a name in another directory, where a mark would
     /// show too.
-    pub(super) fn is_linked_elsewhere(&self, ticket: Ticket, other: &OtherTicket) -> Result<bool> {
-        let at = |error| Error::io("look at the ticket", self.path_of(ticket), error);
+    pub(super) fn is_linked_elsewhere(&self, other: &OtherTicket) -> Result<bool> {
+        let at = |error| Error::io("look at the ticket", self.path_of(other.ticket), error);
         let names = file::names_of(&other.file).map_err(at)?;
         let spare = self.dir.find(&spare_name(other.id.inode)).map_err(at)?;
         let here = 1 + u64::from(spare.is_some_and(|found| found.id == other.id));
@@ -415,14 +415,15 @@ impl QueueDir {
     }
 
     /// Marks the ticket of a frozen waiter. Returns `false` if this process may only read it.
-    pub(super) fn mark(&self, ticket: Ticket, other: &OtherTicket) -> Result<bool> {
+    pub(super) fn mark(&self, other: &OtherTicket) -> Result<bool> {
         step::at(Step::MarkTicket);
         if !other.writable {
             return Ok(false);
         }
-        let at = |error| Error::io("mark the ticket", self.path_of(ticket), error);
+        let at = |error| Error::io("mark the ticket", self.path_of(other.ticket), error);
         file::set_mark(&other.file, true).map_err(at)?;
-        if !self.find(ticket)?.is_some_and(|found| found.id == other.id) {
+        let found = self.find(other.ticket)?;
+        if !found.is_some_and(|found| found.id == other.id) {
             // The owner has left meanwhile, and may use the file for its next ticket.
             file::set_mark(&other.file, false).map_err(at)?;
         }

@@ -292,9 +292,9 @@ pub(super) fn mark_all_before(
     for &ticket in queue.tickets().iter().take_while(|it| **it < own.ticket) {
         if queue.is_unmarked(ticket)? {
             match queue.open_other(ticket)? {
-                Other::Open(file) if queue.reap_if_dead(ticket, &file)? => {}
-                Other::Open(file) if queue.is_linked_elsewhere(ticket, &file)? => continue,
-                Other::Open(file) if queue.mark(ticket, &file)? => *marked += 1,
+                Other::Open(file) if queue.reap_if_dead(&file)? => {}
+                Other::Open(file) if queue.is_linked_elsewhere(&file)? => continue,
+                Other::Open(file) if queue.mark(&file)? => *marked += 1,
                 Other::Gone => {}
                 // It is bypassed without a mark, so there is no mark to look at later.
                 Other::Open(_) | Other::Denied => continue,

@@ -543,7 +543,7 @@ impl Contender {
             return Ok(Flow::Again);
         };
         if let Some(file) = &it.file
-            && queue.reap_if_dead(it.ticket, file)?
+            && queue.reap_if_dead(file)?
         {
             return self.start_again();
         }

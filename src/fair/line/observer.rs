@@ -27,7 +27,7 @@ use super::Line;
 use crate::error::Result;
 use crate::fair::door::Probed;
 use crate::foreign::SafeWaker;
-use crate::status::{Changes, Owner, Status};
+use crate::status::{Changes, Owner, Status, Waiter};
 use crate::sys::file;
 use crate::watch::{Seen, WatchId, Watcher, WatcherId, watch};
 
@@ -267,28 +267,27 @@ impl Drop for Observer {
 
 /// Returns whether two states are the same, except for small differences of the times.
 fn same(a: &Status, b: &Status) -> bool {
-    let owners = |a: &Owner, b: &Owner| {
+    let facts = |it: &Status| {
+        let owners = (
+            it.holder.is_some(),
+            it.outsider.is_some(),
+            it.shared_by.len(),
+        );
+        let counts = (it.last_token, it.polling, it.watch_failures);
+        (it.held, it.names_all, owners, counts)
+    };
+    let waiter = |it: &Waiter| (it.ticket, it.bypassed, it.here);
+    let waiters = |it: &Status| it.waiters.iter().map(waiter).collect::<Vec<_>>();
+    let same_owner = |(a, b): (&Owner, &Owner)| {
         (&a.pid, &a.host, &a.label) == (&b.pid, &b.host, &b.label) && close(a.since, b.since)
     };
-    let same_owner = |a: &Option<Owner>, b: &Option<Owner>| match (a, b) {
-        (Some(a), Some(b)) => owners(a, b),
-        (a, b) => a.is_none() && b.is_none(),
-    };
-    (a.held, a.names_all) == (b.held, b.names_all)
-        && same_owner(&a.holder, &b.holder)
-        && same_owner(&a.outsider, &b.outsider)
-        && a.shared_by.len() == b.shared_by.len()
-        && a.shared_by
-            .iter()
-            .zip(&b.shared_by)
-            .all(|(a, b)| owners(a, b))
-        && (a.last_token, a.polling, a.watch_failures)
-            == (b.last_token, b.polling, b.watch_failures)
-        && a.waiters.len() == b.waiters.len()
-        && a.waiters.iter().zip(&b.waiters).all(|(a, b)| {
-            (a.ticket, a.bypassed, a.here) == (b.ticket, b.bypassed, b.here)
-                && owners(&a.owner, &b.owner)
-        })
+    facts(a) == facts(b) && waiters(a) == waiters(b) && owners(a).zip(owners(b)).all(same_owner)
+}
+
+fn owners(status: &Status) -> impl Iterator<Item = &Owner> {
+    let holders = status.holder.iter().chain(&status.outsider);
+    let waiters = status.waiters.iter().map(|it| &it.owner);
+    holders.chain(&status.shared_by).chain(waiters)
 }
 
 fn close(a: Option<SystemTime>, b: Option<SystemTime>) -> bool {
