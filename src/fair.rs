@@ -1,4 +1,5 @@
-//! What the fair locks have in common: opening, waiting and status.
+//! What the fair locks have in common: opening, waiting and status; and what their parts hand to
+//! each other.
 //!
 //! [`line`](mod@line) is one lock in this process: its waiters in memory, and their wait on disk.
 //! [`disk`] is the same lock on disk: the lock file ([`door`], [`slots`]), the state record
@@ -66,163 +67,6 @@ struct Shared {
     config: FifoConfig,
 }
 
-/// What a handle asks of the engine. If several tasks of a process wait, the settings of the first
-/// one apply.
-#[derive(Debug)]
-struct Settings {
-    /// This process and the label, as in the record.
-    words: Arc<str>,
-    label: Option<Arc<str>>,
-    /// The permission bits of files that have to be created.
-    bits: Option<u32>,
-    poll_interval: Duration,
-    claim_window: Duration,
-    wait: Wait,
-    /// Whether a task that would wait for itself gets an error.
-    deadlock_is_error: bool,
-    /// Set once for a handle and all its clones.
-    closed: Arc<AtomicBool>,
-}
-
-impl Settings {
-    /// Fails when the handle is closed. `door` is the path of the lock.
-    fn refuse_closed(&self, door: &Path) -> Result<()> {
-        match self.closed.load(Ordering::Acquire) {
-            true => Err(closed_error(door)),
-            false => Ok(()),
-        }
-    }
-}
-
-fn closed_error(door: &Path) -> Error {
-    Error::at(ErrorKind::Closed, "the lock was closed", door)
-}
-
-/// What a line needs to watch files.
-#[derive(Clone, Copy)]
-struct Site {
-    watcher_id: WatcherId,
-    /// Whether file events can be expected here.
-    events: bool,
-    /// Whether threads in the blocking lock call may wait instead.
-    threads: bool,
-}
-
-/// A lock as one caller wants it or has it.
-#[derive(Clone, Copy, Debug)]
-struct Want {
-    mode: Mode,
-    by: Caller,
-}
-
-/// The task or thread that asks for a lock, as far as it is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Caller {
-    Unknown,
-    Task(tokio::task::Id),
-    /// A thread that blocks until it has the lock.
-    Thread(std::thread::ThreadId),
-}
-
-impl Caller {
-    /// Returns the task that runs this code.
-    fn of_here() -> Self {
-        tokio::task::try_id().map_or(Self::Unknown, Self::Task)
-    }
-}
-
-/// A lock that was granted, on its way into a guard.
-#[derive(Debug)]
-struct Grant {
-    share: Share,
-    want: Want,
-    token: u64,
-    waited: Option<Duration>,
-    predecessor_crashed: bool,
-}
-
-/// The result of an arrival.
-enum Arrived {
-    Granted(Grant),
-    /// The key must be polled or cancelled.
-    Waiting(Key),
-}
-
-/// What a process learns when it becomes the holder.
-#[derive(Clone, Copy, Debug)]
-struct Entered {
-    token: u64,
-    predecessor_crashed: bool,
-}
-
-impl Entered {
-    fn without_crash(token: u64) -> Self {
-        Self {
-            token,
-            predecessor_crashed: false,
-        }
-    }
-}
-
-/// A guard's share of the lock.
-#[derive(Debug)]
-enum Share {
-    /// The open lock file. Readers share it.
-    Door(Arc<Door>),
-    /// Slots of a semaphore, for this guard alone.
-    Permits(Vec<Slot>),
-}
-
-/// The paths of one lock.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Place {
-    door: PathBuf,
-    queue: PathBuf,
-}
-
-impl Place {
-    /// Returns the paths of the lock file at `door` and of the queue beside it, `<door>.queue`.
-    fn new(door: PathBuf) -> Self {
-        let mut queue = door.clone().into_os_string();
-        queue.push(".queue");
-        Self {
-            door,
-            queue: queue.into(),
-        }
-    }
-
-    fn state(&self) -> PathBuf {
-        self.queue.join(STATE)
-    }
-
-    fn open_door(&self, bits: Option<u32>) -> Result<Door> {
-        let opened = Door::open(&self.door, bits);
-        opened.map_err(|e| Error::io("open the lock file", &self.door, e))
-    }
-
-    fn open_existing_door(&self) -> Result<Option<Door>> {
-        let opened = Door::open_existing(&self.door);
-        opened.map_err(|e| Error::io("open the lock file", &self.door, e))
-    }
-
-    fn try_lock(&self, door: &Door, shared: bool) -> Result<bool> {
-        let locked = door.try_lock(shared);
-        locked.map_err(|e| Error::io("lock the lock file", &self.door, e))
-    }
-
-    /// Returns whether the path still means this door.
-    fn is_current(&self, door: &Door) -> Result<bool> {
-        let current = door.is_current(&self.door);
-        current.map_err(|e| Error::io("look at the lock file", &self.door, e))
-    }
-
-    /// Unlocks and closes the door.
-    fn leave(&self, door: Door) -> Result<()> {
-        let left = door.leave();
-        left.map_err(|e| Error::io("unlock the lock file", &self.door, e))
-    }
-}
-
 impl Drop for Shared {
     fn drop(&mut self) {
         if self.config.remove_when_idle && !self.line.is_foreign() {
@@ -236,12 +80,6 @@ impl Drop for Shared {
 }
 
 impl Shared {
-    /// Removes the lock if it is not in use. With `keep_crash`, a crash that no holder has learned
-    /// of counts as use.
-    fn clear(&self, keep_crash: bool) -> Result<Removal> {
-        self.line.remove(keep_crash)
-    }
-
     fn open(path: &Path, kind: Kind, config: FifoConfig) -> Result<Arc<Self>> {
         check_options(path, &config)?;
         Self::on(Line::of(path, kind, None)?, config)
@@ -316,7 +154,7 @@ impl Local for Shared {
     /// Removes the state record too, even when it reports a holder that died. `remove_when_idle`
     /// keeps the record in that case.
     fn remove(&self) -> Result<Removal> {
-        self.clear(false)
+        self.line.remove(false)
     }
 
     fn changes(&self) -> Changes {
@@ -337,6 +175,162 @@ impl Local for Shared {
     }
 }
 
+/// What a handle asks of the engine. If several tasks of a process wait, the settings of the first
+/// one apply.
+#[derive(Debug)]
+struct Settings {
+    /// This process and the label, as in the record.
+    words: Arc<str>,
+    label: Option<Arc<str>>,
+    /// The permission bits of files that have to be created.
+    bits: Option<u32>,
+    poll_interval: Duration,
+    claim_window: Duration,
+    wait: Wait,
+    /// Whether a task that would wait for itself gets an error.
+    deadlock_is_error: bool,
+    /// Set once for a handle and all its clones.
+    closed: Arc<AtomicBool>,
+}
+
+impl Settings {
+    /// Fails when the handle is closed. `door` is the path of the lock.
+    fn refuse_closed(&self, door: &Path) -> Result<()> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(closed_error(door)),
+            false => Ok(()),
+        }
+    }
+}
+
+fn closed_error(door: &Path) -> Error {
+    Error::at(ErrorKind::Closed, "the lock was closed", door)
+}
+
+/// A lock as one caller wants it or has it.
+#[derive(Clone, Copy, Debug)]
+struct Want {
+    mode: Mode,
+    by: Caller,
+}
+
+/// The task or thread that asks for a lock, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    Unknown,
+    Task(tokio::task::Id),
+    /// A thread that blocks until it has the lock.
+    Thread(std::thread::ThreadId),
+}
+
+impl Caller {
+    /// Returns the task that runs this code.
+    fn of_here() -> Self {
+        tokio::task::try_id().map_or(Self::Unknown, Self::Task)
+    }
+}
+
+/// The result of an arrival.
+enum Arrived {
+    Granted(Grant),
+    /// The key must be polled or cancelled.
+    Waiting(Key),
+}
+
+/// A lock that was granted, on its way into a guard.
+#[derive(Debug)]
+struct Grant {
+    share: Share,
+    want: Want,
+    token: u64,
+    predecessor_crashed: bool,
+}
+
+/// A guard's share of the lock.
+#[derive(Debug)]
+enum Share {
+    /// The open lock file. Readers share it.
+    Door(Arc<Door>),
+    /// Slots of a semaphore, for this guard alone.
+    Permits(Vec<Slot>),
+}
+
+/// What a process learns when it becomes the holder.
+#[derive(Clone, Copy, Debug)]
+struct Entered {
+    token: u64,
+    predecessor_crashed: bool,
+}
+
+impl Entered {
+    fn without_crash(token: u64) -> Self {
+        Self {
+            token,
+            predecessor_crashed: false,
+        }
+    }
+}
+
+/// What a line needs to watch files.
+#[derive(Clone, Copy)]
+struct Site {
+    watcher_id: WatcherId,
+    /// Whether file events can be expected here.
+    events: bool,
+    /// Whether threads in the blocking lock call may wait instead.
+    threads: bool,
+}
+
+/// The paths of one lock.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    door: PathBuf,
+    queue: PathBuf,
+}
+
+impl Place {
+    /// Returns the paths of the lock file at `door` and of the queue beside it, `<door>.queue`.
+    fn new(door: PathBuf) -> Self {
+        let mut queue = door.clone().into_os_string();
+        queue.push(".queue");
+        Self {
+            door,
+            queue: queue.into(),
+        }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.queue.join(STATE)
+    }
+
+    fn open_door(&self, bits: Option<u32>) -> Result<Door> {
+        let opened = Door::open(&self.door, bits);
+        opened.map_err(|e| Error::io("open the lock file", &self.door, e))
+    }
+
+    fn open_existing_door(&self) -> Result<Option<Door>> {
+        let opened = Door::open_existing(&self.door);
+        opened.map_err(|e| Error::io("open the lock file", &self.door, e))
+    }
+
+    fn try_lock(&self, door: &Door, shared: bool) -> Result<bool> {
+        let locked = door.try_lock(shared);
+        locked.map_err(|e| Error::io("lock the lock file", &self.door, e))
+    }
+
+    /// Returns whether the path still means this door.
+    fn is_current(&self, door: &Door) -> Result<bool> {
+        let current = door.is_current(&self.door);
+        current.map_err(|e| Error::io("look at the lock file", &self.door, e))
+    }
+
+    /// Unlocks and closes the door.
+    fn leave(&self, door: Door) -> Result<()> {
+        let left = door.leave();
+        left.map_err(|e| Error::io("unlock the lock file", &self.door, e))
+    }
+}
+
 /// Defines the methods that every fair lock has, for a type with a field `shared`.
 macro_rules! fair_methods {
     () => {
@@ -344,7 +338,7 @@ macro_rules! fair_methods {
         pub(crate) fn remove_unless_crashed(
             &self,
         ) -> $crate::error::Result<$crate::status::Removal> {
-            self.shared.clear(true)
+            self.shared.line.remove(true)
         }
 
         /// Returns whether any program holds the lock now. For a semaphore: whether no permit is

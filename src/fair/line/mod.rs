@@ -597,10 +597,9 @@ impl Core {
         let possession = self.possession.as_mut()?;
         possession.claimed(now);
         let shared = possession.extent(&self.disk) == Extent::Share;
-        let mut grant = self.grant(waiter.want, offer, &waiter.settings)?;
+        let grant = self.grant(waiter.want, offer, &waiter.settings)?;
         let waited = now.saturating_duration_since(waiter.since);
         self.effects.counts().waited(waited);
-        grant.waited = Some(waited);
         self.ticket_done(waiter.cohort(), shared, now);
         self.reader_entered(&grant);
         Some(grant)

@@ -234,7 +234,6 @@ impl Possession {
             },
             want,
             token,
-            waited: None,
             predecessor_crashed: std::mem::take(&mut self.crashed),
         }
     }
