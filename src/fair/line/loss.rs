@@ -31,15 +31,12 @@ pub(super) struct LossState {
 
 impl Line {
     pub(in crate::fair) fn is_held(&self, token: u64) -> bool {
-        !self.is_foreign() && self.with(|core| core.is_held(token))
+        self.unless_foreign(|core| core.is_held(token))
     }
 
     /// Prepares [`Line::poll_lost`] for a guard that is out.
     pub(in crate::fair) fn watch_for_loss(&self) -> Arc<OnceLock<Loss>> {
-        if self.is_foreign() {
-            return Arc::default();
-        }
-        self.with(Core::watch_for_loss)
+        self.unless_foreign(Core::watch_for_loss)
     }
 
     pub(in crate::fair) fn poll_lost(

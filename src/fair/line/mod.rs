@@ -161,7 +161,7 @@ struct Request<'a> {
     want: Want,
     /// The request is refused if this many wait already.
     most: Option<usize>,
-    /// Whether no event was under way when it arrived; see [`Tail`](tail::Tail).
+    /// Whether no event was under way when it arrived; see [`Tail`].
     quiet: bool,
     now: Instant,
 }
@@ -294,6 +294,14 @@ impl Line {
         self.with(step)
     }
 
+    /// Does the same, and nothing in a forked child.
+    fn unless_foreign<R: Default>(&self, step: impl FnOnce(&mut Core) -> R) -> R {
+        match self.is_foreign() {
+            true => R::default(),
+            false => self.with(step),
+        }
+    }
+
     /// Does the same as [`with`](Self::with), and reports whether the timer could be set.
     fn with_timer<R>(&self, step: impl FnOnce(&mut Core) -> R) -> (R, Result<()>) {
         let mut core = self.core();
@@ -347,9 +355,7 @@ impl Line {
     }
 
     pub(super) fn cancel(&self, key: Key) {
-        if !self.is_foreign() {
-            self.with(|core| core.cancel(key));
-        }
+        self.unless_foreign(|core| core.cancel(key));
     }
 
     /// Releases the lock. In a forked child this only closes the descriptor. If the caller
@@ -368,17 +374,15 @@ impl Line {
     /// thread is done.
     pub(super) fn rest(self: &Arc<Self>) {
         // The caller has one reference, and that thread may have another.
-        if !self.is_foreign() && Arc::strong_count(self) <= 2 {
-            self.with(Core::rest);
+        if Arc::strong_count(self) <= 2 {
+            self.unless_foreign(Core::rest);
         }
     }
 
     /// Ends the waits of one handle and its clones, and refuses new ones.
     pub(super) fn close(&self, closed: &Arc<AtomicBool>) {
         closed.store(true, Ordering::Release);
-        if !self.is_foreign() {
-            self.with(|core| core.close(closed));
-        }
+        self.unless_foreign(|core| core.close(closed));
     }
 }
 
@@ -388,31 +392,26 @@ impl Watcher for Line {
             // The flag is set without the mutex, which may be held during several system calls.
             Seen::Queue => {
                 self.flags.queue_changed();
-                if self.shareable.load(Ordering::SeqCst) && !self.is_foreign() {
-                    self.with(Core::share_if_wanted);
+                if self.shareable.load(Ordering::SeqCst) {
+                    self.unless_foreign(Core::share_if_wanted);
                 }
-                if self.kind == Kind::Semaphore && !self.is_foreign() {
-                    self.with(Core::look_for_more);
+                if self.kind == Kind::Semaphore {
+                    self.unless_foreign(Core::look_for_more);
                 }
             }
-            _ if self.is_foreign() => {}
             _ => {
-                self.with(|core| core.on_event(id));
-                self.with(Core::continue_entry);
+                self.unless_foreign(|core| core.on_event(id));
+                self.unless_foreign(Core::continue_entry);
             }
         }
     }
 
     fn after_events(&self) {
-        if !self.is_foreign() {
-            self.with(Core::give_watch_back);
-        }
+        self.unless_foreign(Core::give_watch_back);
     }
 
     fn on_timer(&self) {
-        if !self.is_foreign() {
-            self.with(Core::on_timer);
-        }
+        self.unless_foreign(Core::on_timer);
     }
 }
 

@@ -140,10 +140,7 @@ impl Line {
 
     /// Returns what a wait reports to its caller.
     pub(in crate::fair) fn waiting(&self, key: Key) -> Option<Waiting> {
-        if self.is_foreign() {
-            return None;
-        }
-        let progress = self.with(|core| core.progress(key))?;
+        let progress = self.unless_foreign(|core| core.progress(key))?;
         let (place, kind) = (&*self.place, self.kind);
         let foreign = foreign_before(place, progress.ticket, &progress.own);
         let us = progress.here.as_ref().and_then(|it| it.owner(true));
