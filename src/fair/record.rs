@@ -340,9 +340,11 @@ impl DerefMut for Bytes {
 /// Reads the start of a state file. `id` is the identity of the file, if it is known. The held flag
 /// of a record that was copied with its directory reads as clear.
 pub(crate) fn read(file: &File, id: Option<FileId>) -> io::Result<Bytes> {
-    let mut bytes = [0; LENGTH];
-    let length = file::read_start(file, &mut bytes)?;
-    let mut read = Bytes { bytes, length };
+    let mut read = Bytes {
+        bytes: [0; LENGTH],
+        length: 0,
+    };
+    read.length = file::read_start(file, &mut read.bytes)?;
     if let Some(named) = file_named_in(&read) {
         let id = id.map_or_else(|| file::id_of(file), Ok)?;
         // If a file does not keep its number, another number proves nothing.

@@ -506,12 +506,12 @@ impl OutsideLook<'_> {
 
     /// Returns the answer if several may share the lock file: readers, or for a plain lock other
     /// programs.
-    fn sharing(&self, mut owners: Vec<Owner>, all: bool) -> Status {
+    fn sharing(&self, owners: Vec<Owner>, all: bool) -> Status {
         if self.kind == Kind::RwLock {
             return sharers(owners, all);
         }
         let only = owners.len() == 1;
-        let first = owners.drain(..).next();
+        let first = owners.into_iter().next();
         outsider(first.unwrap_or_else(Owner::unlisted), all && only)
     }
 
