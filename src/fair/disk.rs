@@ -16,10 +16,10 @@
 //!
 //! # State files with a second name
 //!
-//! A hard-linked copy of the directory (`cp -al`, or a backup restored with links) leaves one.
-//! Two directories then share one state file, and a write in one of them shows in both. So a
-//! process that enters replaces the file by a private copy. It creates and locks a new file, writes
-//! the record into it, and renames it to `state`, while it holds the lock on the old file too. The
+//! A hard-linked copy of the directory (`cp -al`, or a backup restored with links) leaves one. Two
+//! directories then share one state file, and a write in one of them shows in both. So a process
+//! that enters replaces the file by a private copy. It creates and locks a new file, writes the
+//! record into it, and renames it to `state`, while it holds the lock on the old file too. The
 //! other directory keeps the old file. If a process held the lock when the copy was made, it
 //! continues to write into its own file.
 //!

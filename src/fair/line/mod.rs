@@ -9,13 +9,12 @@
 //!
 //! # Algorithm
 //!
-//! The process is *out* (it has nothing of the lock) or in [*possession*](possession) of it.
-//! While it is out, the first [cohort](cohorts) with an awake waiter has a
-//! [contender](contender) in the queue on disk. When the contender has entered, the process
-//! takes possession, and *serves* that cohort: it offers the lock to the first task that is awake.
-//! The task claims the *offer* when it is polled. If its future is dropped, or the offer lapses,
-//! the offer goes to the next task. When no task is left that could get an offer, the process
-//! leaves.
+//! The process is *out* (it has nothing of the lock) or in [*possession*](possession) of it. While
+//! it is out, the first [cohort](cohorts) with an awake waiter has a [contender](contender) in the
+//! queue on disk. When the contender has entered, the process takes possession, and *serves* that
+//! cohort: it offers the lock to the first task that is awake. The task claims the *offer* when it
+//! is polled. If its future is dropped, or the offer lapses, the offer goes to the next task. When
+//! no task is left that could get an offer, the process leaves.
 //!
 //! While the process has the whole lock there is no contender, because there is no more to acquire.
 //! While it has a share, with readers inside, later cohorts queue as if they belonged to another
