@@ -155,7 +155,7 @@ impl QueueDir {
             tickets: Vec::new(),
             unchanged: None,
             state_inode: None,
-            spares: Spares::new(),
+            spares: Spares::default(),
         }))
     }
 
@@ -175,7 +175,7 @@ impl QueueDir {
         let (tickets, state_inode) = (&mut self.tickets, &mut self.state_inode);
         let spares = &mut self.spares;
         tickets.clear();
-        spares.forget_names();
+        spares.listed.clear();
         *state_inode = None;
         let alive = self
             .dir
@@ -295,7 +295,7 @@ impl QueueDir {
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     wake_lock::release(&file.file, ticket.number);
-                    self.spares.put(file);
+                    self.spares.own.push(file);
                     return Ok(Created::Taken);
                 }
                 // Another process has deleted it, or links are not supported. Create a new file.
@@ -491,7 +491,7 @@ impl QueueDir {
             let _ = self.dir.unlink(&spare_name(own.file.id.inode));
         }
         if keep && result.is_ok() {
-            self.spares.put(own.file);
+            self.spares.own.push(own.file);
         }
         result
     }
@@ -506,17 +506,25 @@ impl QueueDir {
 
     /// Deletes the spare files of this process.
     pub(super) fn drop_spares(&mut self) {
-        self.spares.drop_own(&self.dir);
+        for spare in self.spares.own.drain(..) {
+            // A file that cannot be deleted is adopted by another process later.
+            let _ = self.dir.unlink(&spare_name(spare.id.inode));
+        }
     }
 
-    /// Deletes all spare files. For a process that removes the queue and has the door.
+    /// Deletes all spare files, also those of living processes, which create new ones. For a process
+    /// that removes the queue and has the door.
     pub(super) fn clear_spares(&mut self) -> Result<()> {
         self.drop_spares();
-        self.spares.adopt_again();
+        // Those of dead processes are listed again too.
+        self.spares.adopted = false;
         self.list()?;
-        self.spares
-            .delete_listed(&self.dir)
-            .map_err(|(name, e)| Error::io("delete a spare file", self.dir.path().join(name), e))
+        for name in std::mem::take(&mut self.spares.listed) {
+            self.dir
+                .unlink(&name)
+                .map_err(|e| Error::io("delete a spare file", self.dir.path().join(name), e))?;
+        }
+        Ok(())
     }
 
     fn unlink_if_same(&self, ticket: Ticket, id: FileId) -> Result<()> {
@@ -575,6 +583,7 @@ struct TicketFile {
 }
 
 /// The spare files of one queue, as this process sees them.
+#[derive(Default)]
 struct Spares {
     own: Vec<TicketFile>,
     /// Names in the last listing.
@@ -620,19 +629,6 @@ impl TicketFile {
 }
 
 impl Spares {
-    fn new() -> Self {
-        Self {
-            own: Vec::new(),
-            listed: Vec::new(),
-            adopted: false,
-        }
-    }
-
-    /// Begins a listing.
-    fn forget_names(&mut self) {
-        self.listed.clear();
-    }
-
     /// Notes a listed name that is no ticket.
     fn note(&mut self, name: &[u8]) {
         let name = std::str::from_utf8(name)
@@ -660,10 +656,6 @@ impl Spares {
         self.own.len() < MOST_SPARES
     }
 
-    fn put(&mut self, spare: TicketFile) {
-        self.own.push(spare);
-    }
-
     /// Adopts the files of dead processes, once for each queue. Deletes files beyond the limit,
     /// files that have another name, and files whose name has the number of another file. The last
     /// came here with a copy of the directory.
@@ -686,28 +678,6 @@ impl Spares {
                 drop_spare(dir, &name, id, &file);
             }
         }
-    }
-
-    /// Deletes the spare files of this process.
-    fn drop_own(&mut self, dir: &Dir) {
-        for spare in self.own.drain(..) {
-            // A file that cannot be deleted is adopted by another process later.
-            let _ = dir.unlink(&spare_name(spare.id.inode));
-        }
-    }
-
-    /// Looks for files of dead processes again, from the next listing on.
-    fn adopt_again(&mut self) {
-        self.adopted = false;
-    }
-
-    /// Deletes all listed spare files, also those of living processes, which create new ones. On
-    /// failure returns the name that could not be deleted.
-    fn delete_listed(&mut self, dir: &Dir) -> Result<(), (String, io::Error)> {
-        for name in std::mem::take(&mut self.listed) {
-            dir.unlink(&name).map_err(|error| (name, error))?;
-        }
-        Ok(())
     }
 }
 
