@@ -481,27 +481,22 @@ impl QueueDir {
     /// Removes a ticket of this process: unlinks it, then closes the file or keeps it for the next
     /// ticket.
     pub(super) fn give_up(&mut self, own: OwnTicket) -> Result<()> {
-        let keep = self.spares.has_room() && (own.kept || self.set_aside(&own));
+        let spare = spare_name(own.file.id.inode);
+        // Links may not be supported.
+        let set_aside = || self.dir.link(&own.file.file, &spare).is_ok();
+        let keep = self.spares.has_room() && (own.kept || set_aside());
         step::at(Step::UnlinkTicket);
         let result = self.unlink_if_same(own.ticket, own.file.id);
         step::at(Step::CloseTicket);
         // The threads that this wakes find that the ticket is gone.
         wake_lock::release(&own.file.file, own.ticket.number);
         if own.kept && !keep {
-            let _ = self.dir.unlink(&spare_name(own.file.id.inode));
+            let _ = self.dir.unlink(&spare);
         }
         if keep && result.is_ok() {
             self.spares.own.push(own.file);
         }
         result
-    }
-
-    /// Gives the ticket's file its spare name. Returns `false` if links are not supported.
-    fn set_aside(&self, own: &OwnTicket) -> bool {
-        let file = &own.file;
-        self.dir
-            .link(&file.file, &spare_name(file.id.inode))
-            .is_ok()
     }
 
     /// Deletes the spare files of this process.

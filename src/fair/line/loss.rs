@@ -107,9 +107,11 @@ impl Core {
     /// Watches the door anew, because events were lost.
     pub(super) fn renew_loss_watch(&mut self) {
         if let Some(possession) = &mut self.possession
+            && possession.loss.watch.is_some()
             && let Some(door) = possession.door().cloned()
         {
-            possession.loss.renew(&door, self.site);
+            possession.loss.stop(self.site);
+            possession.loss.watch(&door, self.site);
         }
         self.look_for_loss();
     }
@@ -124,7 +126,7 @@ impl Core {
         };
         let path = &self.disk.place().door;
         possession.loss.look(&door, path, &mut self.effects);
-        if possession.loss.is_awaited() {
+        if !possession.loss.wakers.is_empty() {
             self.agenda.compare_later();
         }
     }
@@ -133,11 +135,6 @@ impl Core {
 impl LossState {
     pub(super) fn get(&self) -> Option<Loss> {
         self.loss
-    }
-
-    /// Returns whether a caller waits for a loss.
-    fn is_awaited(&self) -> bool {
-        !self.wakers.is_empty()
     }
 
     /// Returns the latch of the present grant.
@@ -189,14 +186,6 @@ impl LossState {
         self.latch = None;
         let wakers = self.wakers.drain(..);
         wakers.for_each(|it| effects.discard(Some(it)));
-    }
-
-    /// Gives the watch back and begins another one. Does nothing if there is none.
-    fn renew(&mut self, door: &Door, site: Site) {
-        if self.watch.is_some() {
-            self.stop(site);
-            self.watch(door, site);
-        }
     }
 
     /// Gives the watch back.

@@ -110,7 +110,12 @@ impl Line {
                 of_slots(us, &snapshot.slots, &locks, probe)
             }
             (_, Some(here)) if here.shares => shared_here(here.owner(true), place, &locks),
-            (_, Some(here)) => alone_here(here.owner(false)),
+            // There is no holder yet while the lock is on its way to a task.
+            (_, Some(here)) => Status {
+                held: Held::Yes,
+                holder: here.owner(false),
+                ..Status::free()
+            },
             (_, None) => {
                 let locks = &locks;
                 let look = OutsideLook { place, kind, locks };
@@ -381,16 +386,6 @@ fn arrival(ticket: Ticket) -> Option<SystemTime> {
 
 fn long_ago(since: Instant) -> Option<SystemTime> {
     SystemTime::now().checked_sub(since.elapsed())
-}
-
-/// Returns the answer for a process that has the lock file locked alone. There is no holder yet
-/// while the lock is on its way to a task.
-fn alone_here(holder: Option<Owner>) -> Status {
-    Status {
-        held: Held::Yes,
-        holder,
-        ..Status::free()
-    }
 }
 
 /// Returns the answer for a process that shares the lock file with others.
