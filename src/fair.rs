@@ -19,6 +19,7 @@ use self::ticket::Mode;
 use crate::acquire::Acquire;
 use crate::acquire::sealed::Granted;
 use crate::address::Address;
+use crate::door;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{Guard, Waited};
 use crate::lock::{Capabilities, Kind, Local};
@@ -32,7 +33,6 @@ use crate::watch::WatcherId;
 use crate::watch::wait::Wait;
 
 mod disk;
-pub(crate) mod door;
 mod fifo;
 mod guard;
 mod kind;

@@ -13,9 +13,8 @@ use self::wait::WaitConfig;
 use crate::acquire::Acquire;
 use crate::address::Address;
 use crate::any::{AnyGuard, AnyLock, becomes_any};
+use crate::door::{self, Probed};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fair::door;
-use crate::fair::door::Probed;
 use crate::ledger::Ledger;
 use crate::lock::{Capabilities, Local, is_lock, local_handle};
 use crate::options::check_pause;
@@ -33,13 +32,12 @@ pub(crate) mod flags;
 mod guard;
 mod options;
 mod os_lock;
-mod pending;
 mod pool;
 pub(crate) mod wait;
 
 pub use guard::FileGuard;
+pub(crate) use guard::FilePending;
 pub use options::{FileConfig, FileOptions};
-pub(crate) use pending::FilePending;
 
 /// A plain lock on a file, exclusive or shared, with the open file as its guard.
 ///

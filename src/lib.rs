@@ -158,6 +158,7 @@ mod any;
 pub mod backend;
 mod backoff;
 mod block;
+mod door;
 mod error;
 mod existence;
 mod fair;

@@ -5,7 +5,7 @@
 //!
 //! There is one queue for each name. A lock has one *part*. A semaphore has one for each permit. A
 //! reader-writer lock has more parts than there can be readers. A request wants one part, several,
-//! or all. One routine, `settle` in [`state`](self::state), gives parts to the first waiter as long
+//! or all. One routine, `settle` in [`line`](self::line), gives parts to the first waiter as long
 //! as enough parts are free. It makes an *offer*, which the waiter's future claims when it is
 //! polled.
 //!
@@ -58,15 +58,11 @@ use crate::status::{Changes, Held, Removal, Status};
 
 mod guard;
 mod line;
-mod pending;
-mod state;
 mod tick;
-mod world;
 
 pub use guard::MemGuard;
-use line::{Kind, Line};
-use pending::MemPending;
-use world::World;
+use guard::MemPending;
+use line::{Kind, Line, World};
 
 /// Named locks in the memory of this process, for tests. They make the same promises as locks on
 /// files, but no holder can crash and no lock can be lost.

@@ -17,6 +17,13 @@
 //! - `STANCHION_REACTOR=off` is read by `watch/reactor.rs`, `STANCHION_FLOCK` by `sys/flock.rs`,
 //!   `STANCHION_WAKE_LOCKS` by `sys/wake_lock/linux.rs`.
 
+use std::fmt;
+use std::io;
+#[cfg(stanchion_test)]
+use std::sync::OnceLock;
+#[cfg(stanchion_test)]
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
 /// A system call of the protocol, or a place that stands for one. The fail point fires *before* the
 /// step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,144 +77,103 @@ pub(crate) enum Step {
     UnlinkDoor,
 }
 
-#[cfg(not(stanchion_test))]
-mod hooks {
-    use super::Step;
-    use crate::watch::Seen;
-
-    #[inline(always)]
-    pub(crate) fn is_deaf_to(_seen: Seen) -> bool {
-        false
-    }
-
-    #[inline(always)]
-    pub(crate) fn has_rungs(_after_event: bool) -> bool {
-        true
-    }
-
-    #[inline(always)]
-    pub(crate) fn begin_round() {}
-
-    #[inline(always)]
-    pub(crate) fn at(_step: Step) {}
-
-    #[inline(always)]
-    pub(crate) fn at_named(_step: &str) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    #[inline(always)]
-    pub(crate) fn watch_turns() {}
-
-    #[inline(always)]
-    pub(crate) fn nameless_allowed() -> bool {
-        true
-    }
-
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    #[inline(always)]
-    pub(crate) fn inotify_allowed() -> std::io::Result<()> {
-        Ok(())
-    }
+/// Passes a step. The process may be killed or stopped here.
+#[inline]
+pub(crate) fn at(_step: Step) {
+    #[cfg(stanchion_test)]
+    pass(format_args!("{_step:?}"));
 }
 
-#[cfg(stanchion_test)]
-mod hooks {
-    use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-    use super::Step;
-    use crate::watch::Seen;
-
-    /// How often the watch thread has gone to sleep.
-    static ROUNDS: AtomicU64 = AtomicU64::new(0);
-
-    pub(crate) fn begin_round() {
-        ROUNDS.fetch_add(1, Ordering::SeqCst);
-    }
-
-    pub(crate) fn rounds() -> u64 {
-        ROUNDS.load(Ordering::SeqCst)
-    }
-
-    /// Returns whether events of this kind are ignored.
-    pub(crate) fn is_deaf_to(seen: Seen) -> bool {
-        static DEAF: OnceLock<String> = OnceLock::new();
-        let deaf = DEAF.get_or_init(|| std::env::var("STANCHION_DEAF").unwrap_or_default());
-        let is_it = |word: &str| format!("{seen:?}").eq_ignore_ascii_case(word);
-        !deaf.is_empty() && deaf.split(',').any(is_it)
-    }
-
-    /// Returns whether the ladder has rungs after an event, or after a new watch.
-    pub(crate) fn has_rungs(after_event: bool) -> bool {
-        static LADDER: OnceLock<String> = OnceLock::new();
-        let ladder = LADDER.get_or_init(|| std::env::var("STANCHION_LADDER").unwrap_or_default());
-        match ladder.as_str() {
-            "off" => false,
-            "event" => after_event,
-            _ => true,
-        }
-    }
-
-    struct Order {
-        stop: bool,
-        step: String,
-        passages: AtomicUsize,
-    }
-
-    fn order() -> Option<&'static Order> {
-        static ORDER: OnceLock<Option<Order>> = OnceLock::new();
-        ORDER
-            .get_or_init(|| {
-                let text = std::env::var("STANCHION_AT").ok()?;
-                let mut parts = text.split(':');
-                let stop = parts.next()? == "stop";
-                let step = parts.next()?.to_owned();
-                let passages = parts.next().unwrap_or("1").parse().ok()?;
-                let passages = AtomicUsize::new(passages);
-                Some(Order {
-                    stop,
-                    step,
-                    passages,
-                })
-            })
-            .as_ref()
-    }
-
-    pub(crate) fn at(step: Step) {
-        let Some(order) = order() else { return };
-        if format!("{step:?}") != order.step {
-            return;
-        }
-        // Counts down to the chosen passage. Below zero the counter wraps to numbers that are never
-        // reached again.
-        if order.passages.fetch_sub(1, Ordering::SeqCst) == 1 {
-            crate::sys::host::end_or_stop_self(order.stop);
-        }
-    }
-
-    /// Does the same for steps that are not in [`Step`]. Fails if `STANCHION_FAIL` names the step.
-    pub(crate) fn at_named(step: &str) -> std::io::Result<()> {
+/// Does the same for steps that are not in [`Step`]. Fails if `STANCHION_FAIL` names the step.
+#[inline]
+pub(crate) fn at_named(_step: &str) -> io::Result<()> {
+    #[cfg(stanchion_test)]
+    {
         static FAILURE: OnceLock<Option<(String, i32)>> = OnceLock::new();
-        if let Some(order) = order()
-            && step == order.step
-            && order.passages.fetch_sub(1, Ordering::SeqCst) == 1
-        {
-            crate::sys::host::end_or_stop_self(order.stop);
-        }
+        pass(format_args!("{_step}"));
         let failure = FAILURE.get_or_init(|| {
             let text = std::env::var("STANCHION_FAIL").ok()?;
             let (step, number) = text.split_once(':')?;
             Some((step.to_owned(), number.parse().ok()?))
         });
-        match failure {
-            Some((name, number)) if name == step => Err(std::io::Error::from_raw_os_error(*number)),
-            _ => Ok(()),
+        if let Some((_, number)) = failure.as_ref().filter(|(step, _)| step == _step) {
+            return Err(io::Error::from_raw_os_error(*number));
         }
     }
+    Ok(())
+}
 
-    /// Panics in the round of the watch thread that `STANCHION_WATCH_PANICS` names.
-    pub(crate) fn watch_turns() {
+/// Returns whether events of this kind are ignored.
+#[inline]
+pub(crate) fn is_deaf_to(_seen: impl fmt::Debug) -> bool {
+    #[cfg(stanchion_test)]
+    {
+        static DEAF: OnceLock<String> = OnceLock::new();
+        let deaf = DEAF.get_or_init(|| std::env::var("STANCHION_DEAF").unwrap_or_default());
+        let is_it = |word: &str| format!("{_seen:?}").eq_ignore_ascii_case(word);
+        if !deaf.is_empty() && deaf.split(',').any(is_it) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Returns whether the ladder has rungs after an event, or after a new watch.
+#[inline]
+pub(crate) fn has_rungs(_after_event: bool) -> bool {
+    #[cfg(stanchion_test)]
+    {
+        static LADDER: OnceLock<String> = OnceLock::new();
+        let ladder = LADDER.get_or_init(|| std::env::var("STANCHION_LADDER").unwrap_or_default());
+        match ladder.as_str() {
+            "off" => return false,
+            "event" => return _after_event,
+            _ => {}
+        }
+    }
+    true
+}
+
+/// Returns whether an `AtomicFile` may use files without a name.
+#[inline]
+pub(crate) fn nameless_allowed() -> bool {
+    #[cfg(stanchion_test)]
+    if std::env::var_os("STANCHION_NO_NAMELESS").is_some() {
+        return false;
+    }
+    true
+}
+
+/// Fails if inotify is to fail.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[inline]
+pub(crate) fn inotify_allowed() -> io::Result<()> {
+    #[cfg(stanchion_test)]
+    {
+        static NUMBER: OnceLock<Option<i32>> = OnceLock::new();
+        let number = NUMBER.get_or_init(|| {
+            let text = std::env::var("STANCHION_NO_INOTIFY").ok()?;
+            text.parse().ok()
+        });
+        if let Some(number) = number {
+            return Err(io::Error::from_raw_os_error(*number));
+        }
+    }
+    Ok(())
+}
+
+/// Counts the rounds of the watch thread.
+#[inline]
+pub(crate) fn begin_round() {
+    #[cfg(stanchion_test)]
+    ROUNDS.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Panics in the round of the watch thread that `STANCHION_WATCH_PANICS` names.
+#[inline]
+pub(crate) fn watch_turns() {
+    #[cfg(stanchion_test)]
+    {
         static LEFT: OnceLock<Option<AtomicUsize>> = OnceLock::new();
         let left = LEFT.get_or_init(|| {
             let turns = std::env::var("STANCHION_WATCH_PANICS").ok()?;
@@ -220,30 +186,52 @@ mod hooks {
             panic!("injected panic of the watch thread");
         }
     }
+}
 
-    /// Returns whether files without a name may be used.
-    pub(crate) fn nameless_allowed() -> bool {
-        std::env::var_os("STANCHION_NO_NAMELESS").is_none()
-    }
+/// How often the watch thread has gone to sleep.
+#[cfg(stanchion_test)]
+static ROUNDS: AtomicU64 = AtomicU64::new(0);
 
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    pub(crate) fn inotify_allowed() -> std::io::Result<()> {
-        static NUMBER: OnceLock<Option<i32>> = OnceLock::new();
-        let number = NUMBER.get_or_init(|| {
-            let text = std::env::var("STANCHION_NO_INOTIFY").ok()?;
-            text.parse().ok()
-        });
-        match number {
-            Some(number) => Err(std::io::Error::from_raw_os_error(*number)),
-            None => Ok(()),
-        }
+#[cfg(stanchion_test)]
+pub(crate) fn rounds() -> u64 {
+    ROUNDS.load(Ordering::SeqCst)
+}
+
+/// What `STANCHION_AT` says.
+#[cfg(stanchion_test)]
+struct Order {
+    stop: bool,
+    step: String,
+    passages: AtomicUsize,
+}
+
+#[cfg(stanchion_test)]
+impl Order {
+    fn read() -> Option<Self> {
+        let text = std::env::var("STANCHION_AT").ok()?;
+        let mut parts = text.split(':');
+        let stop = parts.next()? == "stop";
+        let step = parts.next()?.to_owned();
+        let passages = parts.next().unwrap_or("1").parse().ok()?;
+        let passages = AtomicUsize::new(passages);
+        Some(Self {
+            stop,
+            step,
+            passages,
+        })
     }
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) use hooks::inotify_allowed;
+/// Kills or stops the process if this is the chosen passage of the chosen step.
 #[cfg(stanchion_test)]
-pub(crate) use hooks::rounds;
-pub(crate) use hooks::{
-    at, at_named, begin_round, has_rungs, is_deaf_to, nameless_allowed, watch_turns,
-};
+fn pass(step: fmt::Arguments<'_>) {
+    static ORDER: OnceLock<Option<Order>> = OnceLock::new();
+    let Some(order) = ORDER.get_or_init(Order::read) else {
+        return;
+    };
+    // Counts down to the chosen passage. Below zero the counter wraps to numbers that are never
+    // reached again.
+    if step.to_string() == order.step && order.passages.fetch_sub(1, Ordering::SeqCst) == 1 {
+        crate::sys::host::end_or_stop_self(order.stop);
+    }
+}

@@ -1,6 +1,6 @@
-//! What a resource does with fencing tokens: it remembers the greatest token it has seen, and
-//! refuses smaller ones. So a holder that has lost its lock without knowing it changes nothing
-//! more.
+//! Fencing tokens: which one the next grant gets, and what a resource does with them. It remembers
+//! the greatest token it has seen, and refuses smaller ones. So a holder that has lost its lock
+//! without knowing it changes nothing more.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -9,6 +9,11 @@ use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
+
+/// Returns the token of the next grant, at this time of the wall clock in microseconds.
+pub(crate) fn next_token(last: u64, now_us: u64) -> u64 {
+    last.saturating_add(1).max(now_us)
+}
 
 /// Admits callers that have the newest fencing token of a resource.
 ///
@@ -128,6 +133,13 @@ impl<R> fmt::Debug for TokenGate<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn p49_tokens_grow_whatever_the_clock_says() {
+        assert_eq!(next_token(1000, 17), 1001);
+        assert_eq!(next_token(1000, 1000), 1001);
+        assert_eq!(next_token(1000, 5000), 5000);
+    }
 
     #[test]
     fn p49_a_stale_token_is_refused() {

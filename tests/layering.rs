@@ -11,16 +11,16 @@ enum Layer {
     Sys,
     /// What every backend uses: errors, guards, the future, delays.
     Face,
-    /// Events, timers, the steps of the protocol, and the identity of this process.
+    /// Events, timers, the steps of the protocol, the lock file, and the identity of this process.
     Watch,
     /// The locks in memory.
     Mem,
-    /// The fair locks on files.
-    Fair,
     /// The plain lock on a file.
     File,
     /// Pid files and claims.
     Existence,
+    /// The fair locks on files.
+    Fair,
     /// A directory of locks by name.
     Named,
     /// What the locks of all servers share.
@@ -36,7 +36,7 @@ impl Layer {
     fn of(module: &[&str]) -> Self {
         match module {
             ["sys", ..] => Self::Sys,
-            ["watch" | "step" | "owner" | "path", ..] => Self::Watch,
+            ["watch" | "step" | "owner" | "path" | "door", ..] => Self::Watch,
             ["mem", ..] => Self::Mem,
             ["fair", ..] => Self::Fair,
             ["file", ..] => Self::File,
@@ -60,11 +60,9 @@ impl Layer {
         match self {
             Self::Sys => other == Self::Sys,
             Self::Face => matches!(other, Self::Sys | Self::Face),
-            // Locks in memory have no files.
-            Self::Watch | Self::Mem => other <= Self::Watch || other == self,
-            Self::Fair | Self::File | Self::Existence | Self::Named => {
-                other <= self && other != Self::Mem
-            }
+            // Locks in memory have no files, and the fair locks are an engine of their own.
+            Self::Watch | Self::Mem | Self::Fair => other <= Self::Watch || other == self,
+            Self::File | Self::Existence | Self::Named => other <= self && other != Self::Mem,
             // From the platform it needs a clock and the host's name.
             Self::Lease => matches!(other, Self::Sys | Self::Face | Self::Lease),
             Self::Server => matches!(other, Self::Face | Self::Lease | Self::Server),

@@ -51,8 +51,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncSeek, AsyncWrite, AsyncWriteExt};
 
 use super::pool;
+use crate::door::unlink_if_same;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fair::door::unlink_if_same;
 use crate::path::canonical;
 use crate::step;
 use crate::sys::fork::{Private, Slot, generation};

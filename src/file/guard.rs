@@ -1,4 +1,4 @@
-//! The guard of the plain file lock: the open file.
+//! The wait for a plain file lock, and its guard: the open file.
 
 use std::fs::File;
 use std::future::Future;
@@ -12,18 +12,23 @@ use tokio::io::{AsyncRead, AsyncSeek, AsyncSeekExt, AsyncWrite, AsyncWriteExt, R
 
 use super::Shared;
 use super::options::REMOVES;
-use super::os_lock::Locked;
-use super::pending::FilePending;
+use super::os_lock::{First, Locked, OsLock, Tried};
 use super::pool;
+use super::wait::FileWait;
+use crate::acquire::Attempt;
 use crate::acquire::sealed::Granted;
+use crate::address::Address;
 use crate::any::AnyGuard;
-use crate::backend::Hold;
+use crate::backend::{Hold, Pending, Request};
 use crate::block;
+use crate::door::unlink_if_same;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fair::door::unlink_if_same;
 use crate::guard::{Downgrade, WriteGuard, guard};
+use crate::ledger::Ledger;
 use crate::loss::{Loss, Lost};
 use crate::options::no_writer;
+use crate::owner::holder_of_file;
+use crate::status::Waiting;
 use crate::sys::file::{AsOpen, FileId, duplicate, lend_file, open_to_read, sync};
 use crate::sys::flock;
 use crate::sys::fork::{Private, Slot, generation};
@@ -78,7 +83,7 @@ enum Content {
 }
 
 impl FileHold {
-    pub(super) fn new(shared: &Arc<Shared>, locked: Locked, reads: bool) -> Result<Self> {
+    fn new(shared: &Arc<Shared>, locked: Locked, reads: bool) -> Result<Self> {
         let (file, id) = locked.into_parts();
         let (entry, file) = file.into_parts();
         let hold = Self {
@@ -106,7 +111,7 @@ impl FileHold {
 
     /// Adds a lock that was acquired before and is held as long as the file. `locked` says whether
     /// the file is locked too.
-    pub(super) fn under(mut self, over: Option<AnyGuard>, locked: bool) -> Self {
+    fn under(mut self, over: Option<AnyGuard>, locked: bool) -> Self {
         (self.over, self.locked) = (over, locked);
         self
     }
@@ -563,6 +568,152 @@ impl Drop for FileHold {
     fn drop(&mut self) {
         if let Err(error) = self.give_back() {
             trace::unheard(self.path(), &error);
+        }
+    }
+}
+
+/// The wait of one caller.
+#[doc(hidden)]
+pub struct FilePending {
+    /// An error when the lock could not even be opened.
+    lock: Result<Arc<Shared>, Option<Error>>,
+    reads: bool,
+    over: Over,
+    wait: Option<FileWait<OsLock>>,
+}
+
+/// A lock that is acquired before the file's own, and held as long.
+enum Over {
+    None,
+    /// `locks` says whether the file itself is locked too.
+    Waiting {
+        attempt: Box<Attempt<AnyGuard>>,
+        locks: bool,
+    },
+    Held {
+        guard: AnyGuard,
+        locks: bool,
+    },
+}
+
+impl FilePending {
+    pub(super) fn new(shared: &Arc<Shared>, reads: bool) -> Self {
+        Self {
+            lock: Ok(shared.clone()),
+            reads,
+            over: Over::None,
+            wait: None,
+        }
+    }
+
+    /// Waits for the file after the lock `over`. `locks` says whether the file itself is locked
+    /// too.
+    pub(super) fn under(shared: &Arc<Shared>, over: Attempt<AnyGuard>, locks: bool) -> Self {
+        let attempt = Box::new(over);
+        Self {
+            over: Over::Waiting { attempt, locks },
+            ..Self::new(shared, false)
+        }
+    }
+
+    /// Creates a wait that fails with this error at its first poll.
+    pub(crate) fn failed(error: Error) -> Self {
+        Self {
+            lock: Err(Some(error)),
+            reads: false,
+            over: Over::None,
+            wait: None,
+        }
+    }
+
+    /// Polls for the file. Called when the lock `over` is held, or when there is none.
+    fn poll_file(
+        &mut self,
+        shared: &Arc<Shared>,
+        request: &Request,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<FileHold>>> {
+        let target = &shared.target;
+        let locked = match &mut self.wait {
+            _ if matches!(self.over, Over::Held { locks: false, .. }) => target.open_unlocked()?,
+            Some(wait) => ready!(wait.poll(cx.waker()))?,
+            none => match target.try_once(self.reads)? {
+                First::Locked(locked) => locked,
+                First::Refused(_) if request.try_only => return Poll::Ready(Ok(None)),
+                First::Refused(file) => {
+                    let lock = Arc::new(OsLock::Path(target.clone()));
+                    let tried = Tried::new(file, self.reads);
+                    let wait = none.insert(FileWait::begin(lock, tried, cx.waker()));
+                    ready!(wait.poll(cx.waker()))?
+                }
+            },
+        };
+        let hold = FileHold::new(shared, locked, self.reads)?;
+        Poll::Ready(Ok(Some(
+            match std::mem::replace(&mut self.over, Over::None) {
+                Over::Held { guard, locks } => hold.under(Some(guard), locks),
+                _ => hold,
+            },
+        )))
+    }
+}
+
+impl Pending for FilePending {
+    type Grant = FileHold;
+
+    fn poll(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<FileHold>>> {
+        let shared = match &mut self.lock {
+            Ok(shared) => shared.clone(),
+            Err(error) => {
+                return error
+                    .take()
+                    .map_or(Poll::Pending, |it| Poll::Ready(Err(it)));
+            }
+        };
+        if let Over::Waiting { attempt, locks } = &mut self.over {
+            let locks = *locks;
+            let Some(guard) = ready!(attempt.poll(request, cx))? else {
+                return Poll::Ready(Ok(None));
+            };
+            self.over = Over::Held { guard, locks };
+        }
+        let polled = self.poll_file(&shared, request, cx);
+        if polled.is_ready() {
+            self.leave();
+        }
+        polled
+    }
+
+    fn leave(&mut self) {
+        self.wait = None;
+        self.over = Over::None;
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        if let Over::Waiting { attempt, .. } = &self.over {
+            return attempt.waiting();
+        }
+        let shared = self.lock.as_ref().ok()?;
+        Some(Waiting::behind(holder_of_file(shared.target.path())))
+    }
+
+    fn address(&self) -> Option<Address> {
+        if let Over::Waiting { attempt, .. } = &self.over {
+            return attempt.address();
+        }
+        let shared = self.lock.as_ref().ok()?;
+        Some(Address::of_file(shared.target.path()))
+    }
+
+    fn ledger(&self) -> Option<&Arc<Ledger>> {
+        self.lock.as_ref().ok().map(|it| &it.ledger)
+    }
+
+    fn counts_waiters(&self) -> bool {
+        match &self.over {
+            Over::Waiting { attempt, .. } => attempt.counts_waiters(),
+            // A failed wait reports its own error.
+            _ => self.lock.is_err(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! URLs of places of locks.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 use std::str::FromStr;
 
@@ -238,43 +238,6 @@ fn directory(rest: &str) -> Result<PathBuf> {
     })
 }
 
-/// Returns the `file:` URL of a directory.
-pub(super) fn url_of(directory: &Path) -> String {
-    let path = directory.to_string_lossy();
-    if MAIN_SEPARATOR == '\\' {
-        return url_of_windows(&path);
-    }
-    format!("file://{}", encoded(&path))
-}
-
-/// Does the same for a path of Windows, in whatever form: `C:\app` and `\\?\C:\app` are
-/// `file:///C:/app`, and a directory of a server is `file:////server/share`.
-fn url_of_windows(path: &str) -> String {
-    let path = match path.strip_prefix(r"\\?\UNC\") {
-        Some(rest) => format!("//{rest}"),
-        None => path.strip_prefix(r"\\?\").unwrap_or(path).to_owned(),
-    };
-    let path = path.replace('\\', "/");
-    match path.split_at_checked(2) {
-        Some((drive, rest)) if drive.ends_with(':') => format!("file:///{drive}{}", encoded(rest)),
-        _ => format!("file://{}", encoded(&path)),
-    }
-}
-
-/// Returns a path with everything escaped that has a meaning in a URL.
-fn encoded(path: &str) -> String {
-    let mut url = String::new();
-    for byte in path.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' => {
-                url.push(char::from(byte));
-            }
-            _ => _ = write!(url, "%{byte:02x}"),
-        }
-    }
-    url
-}
-
 /// Returns the name of a world in memory.
 fn world(rest: &str) -> Result<Option<String>> {
     if rest.starts_with('/') {
@@ -329,21 +292,6 @@ mod tests {
 
     fn parse(text: &str) -> LockUrl {
         LockUrl::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
-    }
-
-    #[test]
-    fn every_form_of_a_path_of_windows_has_one_url() {
-        for (path, url) in [
-            (r"C:\app\my locks", "file:///C:/app/my%20locks"),
-            (r"\\?\C:\app\my locks", "file:///C:/app/my%20locks"),
-            (r"\\?\UNC\server\share\app", "file:////server/share/app"),
-            (r"\\server\share\app", "file:////server/share/app"),
-        ] {
-            assert_eq!(url_of_windows(path), url, "{path}");
-            let read = parse(url).directory().expect("a directory").to_owned();
-            let read = read.to_string_lossy().replace('\\', "/");
-            assert!(read.trim_start_matches('/').len() > 10, "{read}");
-        }
     }
 
     #[test]

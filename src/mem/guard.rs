@@ -1,16 +1,19 @@
-//! The guard of a lock in memory.
+//! The wait for a lock in memory, and its guard.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::line::{Grant, Line};
-use super::pending::MemPending;
-use crate::backend::Hold;
+use super::Core;
+use super::line::{By, Caller, Entered, Line};
+use crate::address::Address;
+use crate::backend::{Hold, Mode, Pending, Request};
 use crate::error::Result;
 use crate::guard::guard;
+use crate::ledger::Ledger;
 use crate::loss::Lost;
 use crate::options::{check_merge, check_split, no_writer};
+use crate::status::Waiting;
 
 guard! {
     /// The guard of a lock of a [`Memory`](crate::Memory): exclusive, shared, or with permits.
@@ -47,14 +50,6 @@ pub struct MemHold {
 }
 
 impl MemHold {
-    pub(super) fn new(line: &Arc<Line>, grant: Grant) -> Self {
-        Self {
-            line: line.clone(),
-            visit: Some(grant.visit),
-            token: grant.token,
-        }
-    }
-
     fn downgrade(&mut self) -> Result<()> {
         match self.visit.is_some_and(|visit| self.line.downgrade(visit)) {
             true => Ok(()),
@@ -129,5 +124,84 @@ impl Hold for MemHold {
 impl Drop for MemHold {
     fn drop(&mut self) {
         self.give_back();
+    }
+}
+
+/// One caller's queue entry.
+#[doc(hidden)]
+pub struct MemPending {
+    core: Arc<Core>,
+    mode: Mode,
+    entry: Option<u64>,
+}
+
+impl MemPending {
+    pub(super) fn new(core: &Arc<Core>, mode: Mode) -> Self {
+        Self {
+            core: core.clone(),
+            mode,
+            entry: None,
+        }
+    }
+}
+
+impl Pending for MemPending {
+    type Grant = MemHold;
+
+    fn poll(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<MemHold>>> {
+        let by = || By::this_task(self.core.label.as_ref());
+        let grant = match self.entry {
+            Some(entry) => match self.core.line.poll(entry, cx.waker()) {
+                Poll::Ready(grant) => Some(grant),
+                Poll::Pending => return Poll::Pending,
+            },
+            None if request.try_only => self.core.line.try_enter(self.mode, &by())?,
+            None => {
+                let caller = Caller {
+                    mode: self.mode,
+                    by: by(),
+                    most: request.max_waiting,
+                    waker: cx.waker(),
+                };
+                match self.core.line.enter(caller)? {
+                    Entered::Granted(grant) => Some(grant),
+                    Entered::Waiting(entry) => {
+                        self.entry = Some(entry);
+                        return Poll::Pending;
+                    }
+                }
+            }
+        };
+        self.entry = None;
+        Poll::Ready(Ok(grant.map(|grant| MemHold {
+            line: self.core.line.clone(),
+            visit: Some(grant.visit),
+            token: grant.token,
+        })))
+    }
+
+    fn leave(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            self.core.line.cancel(entry);
+        }
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.core.line.waiting(self.entry?)
+    }
+
+    fn address(&self) -> Option<Address> {
+        Some(self.core.line.address())
+    }
+
+    fn ledger(&self) -> Option<&Arc<Ledger>> {
+        Some(&self.core.ledger)
+    }
+}
+
+impl Drop for MemPending {
+    /// Leaves the queue.
+    fn drop(&mut self) {
+        self.leave();
     }
 }

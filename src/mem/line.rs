@@ -1,21 +1,119 @@
-//! The queue of one lock in memory; see [`mem`](super).
+//! The queues of locks in memory by their names: which names mean the same lock ([`World`]), the
+//! queue of one lock ([`Line`]), and the one routine that makes offers (`State::settle`); see
+//! [`mem`](super).
 
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::state::{By, State};
-use super::tick;
-use super::world::World;
+use super::tick::{self, Ticks};
 use crate::address::Address;
 use crate::backend::Mode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
 use crate::options::check_permits;
-use crate::status::{Changes, Status, Waiting};
+use crate::owner::identity;
+use crate::status::{Changes, Held, Owner, Status, Waiter, Waiting};
 use crate::trace::Note;
+
+/// The worlds that have a name.
+static NAMED: LazyLock<Mutex<HashMap<String, Weak<World>>>> = LazyLock::new(Mutex::default);
+
+/// The next number for a world without a name.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
+
+pub(super) struct World {
+    name: Option<String>,
+    /// A label that differs from those of all other worlds.
+    label: String,
+    window: Duration,
+    lines: Mutex<HashMap<String, Weak<Line>>>,
+}
+
+impl World {
+    pub(super) fn new(window: Duration) -> Arc<Self> {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self::labelled(None, format!("#{number}"), window)
+    }
+
+    pub(super) fn named(name: &str, window: Duration) -> Arc<Self> {
+        let mut named = lock(&NAMED);
+        if let Some(world) = named.get(name).and_then(Weak::upgrade) {
+            return world;
+        }
+        // A name that begins like the label of a world without a name gets one more `#`.
+        let sign = if name.starts_with('#') { "#" } else { "" };
+        let world = Self::labelled(Some(name.to_owned()), format!("{sign}{name}"), window);
+        named.insert(name.to_owned(), Arc::downgrade(&world));
+        world
+    }
+
+    fn labelled(name: Option<String>, label: String, window: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            label,
+            window,
+            lines: Mutex::default(),
+        })
+    }
+
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    pub(super) fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Returns the queue of this name, which must be of this kind.
+    pub(super) fn line(self: &Arc<Self>, name: &str, kind: Kind) -> Result<Arc<Line>> {
+        if let Kind::Semaphore(permits) = kind {
+            check_permits(permits, u32::MAX, format!("mem:{}/{name}", self.label))?;
+        }
+        let mut lines = lock(&self.lines);
+        let found = lines.get(name).and_then(Weak::upgrade);
+        let line = found.unwrap_or_else(|| {
+            let line = Arc::new_cyclic(|this| Line::new(this, self, name, kind));
+            lines.insert(name.to_owned(), Arc::downgrade(&line));
+            line
+        });
+        // Unlock before a found queue of another kind is dropped: its drop locks the map.
+        drop(lines);
+        if line.kind() != kind {
+            let text = format!("mem:{}/{name} is {}, not {kind}", self.label, line.kind());
+            return Err(Error::new(ErrorKind::Incompatible, text));
+        }
+        Ok(line)
+    }
+
+    /// Forgets a queue whose last handle, future and guard are gone.
+    fn forget(&self, name: &str) {
+        forget_dead(&mut lock(&self.lines), name);
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            forget_dead(&mut lock(&NAMED), name);
+        }
+    }
+}
+
+/// Removes a dead entry. A new entry may have taken the same name meanwhile; it stays.
+fn forget_dead<T>(entries: &mut HashMap<String, Weak<T>>, name: &str) {
+    if entries.get(name).is_some_and(|it| it.strong_count() == 0) {
+        entries.remove(name);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The parts of a reader-writer lock. There are never more readers than this.
 const READERS: u32 = u32::MAX;
@@ -73,7 +171,7 @@ pub(super) struct Caller<'a> {
 }
 
 impl Line {
-    pub(super) fn new(this: &Weak<Self>, world: &Arc<World>, name: &str, kind: Kind) -> Self {
+    fn new(this: &Weak<Self>, world: &Arc<World>, name: &str, kind: Kind) -> Self {
         let parts = parts_of(kind);
         Self {
             parts: AtomicU32::new(parts),
@@ -86,7 +184,7 @@ impl Line {
         }
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    fn kind(&self) -> Kind {
         match self.kind {
             Kind::Semaphore(_) => Kind::Semaphore(self.parts()),
             kind => kind,
@@ -149,7 +247,7 @@ impl Line {
     }
 
     /// Returns how many parts the caller wants.
-    pub(super) fn parts_for(&self, mode: Mode) -> Result<u32> {
+    fn parts_for(&self, mode: Mode) -> Result<u32> {
         let all = self.parts();
         match mode {
             Mode::Exclusive => Ok(all),
@@ -178,7 +276,7 @@ impl Line {
         state.tick_is_due |= starts;
         drop(state);
         if starts {
-            tick::after(self.world.window(), &self.this);
+            tick::after(self.world.window, self.this.clone());
         }
         to_wake.into_iter().for_each(SafeWaker::wake);
         drop(to_drop);
@@ -256,17 +354,6 @@ impl Line {
         self.locked_quietly(|state| state.merge(visit, added));
     }
 
-    /// Ends a claim window.
-    pub(super) fn tick(&self) {
-        let frozen = self.locked(|state| {
-            state.tick_is_due = false;
-            state.tick()
-        });
-        if frozen {
-            Note::Frozen.tell_alone(&self.path);
-        }
-    }
-
     pub(super) fn status(&self) -> Status {
         self.locked_quietly(|state| state.status())
     }
@@ -274,6 +361,18 @@ impl Line {
     /// Returns the state of the wait of this queue entry.
     pub(super) fn waiting(&self, place: u64) -> Option<Waiting> {
         self.locked_quietly(|state| state.waiting_of(place))
+    }
+}
+
+impl Ticks for Line {
+    fn tick(&self) {
+        let frozen = self.locked(|state| {
+            state.tick_is_due = false;
+            state.tick()
+        });
+        if frozen {
+            Note::Frozen.tell_alone(&self.path);
+        }
     }
 }
 
@@ -288,5 +387,370 @@ fn parts_of(kind: Kind) -> u32 {
         Kind::Lock => 1,
         Kind::RwLock => READERS,
         Kind::Semaphore(limit) => limit,
+    }
+}
+
+/// The last token granted by any lock of this process. Tokens grow even if a queue is dropped and
+/// created again.
+static TOKEN: AtomicU64 = AtomicU64::new(0);
+
+/// A waiter's queue entry.
+struct Place {
+    mode: Mode,
+    parts: u32,
+    since: (Instant, SystemTime),
+    by: By,
+    /// Taken when it is called, so there is at most one wake-up for each poll.
+    waker: Option<SafeWaker>,
+    /// In `offered`: the last tick saw the offer. In `awake`: the waiter was woken by
+    /// `call_the_roll`, and has not been polled since.
+    marked: bool,
+}
+
+/// A holder's share.
+struct Visit {
+    mode: Mode,
+    parts: u32,
+    since: SystemTime,
+    by: By,
+}
+
+/// A waiter or holder: the label of its handle, and its task.
+#[derive(Clone)]
+pub(super) struct By {
+    label: Option<Arc<str>>,
+    task: Option<tokio::task::Id>,
+}
+
+impl By {
+    /// Returns the task that calls this, through a handle with this label.
+    pub(super) fn this_task(label: Option<&Arc<str>>) -> Self {
+        Self {
+            label: label.cloned(),
+            task: tokio::task::try_id(),
+        }
+    }
+
+    /// Returns this process as an owner.
+    fn owner(&self, since: SystemTime) -> Owner {
+        identity().owner(self.label.as_deref(), Some(since))
+    }
+}
+
+#[derive(Default)]
+struct State {
+    free: u32,
+    /// The last number given to a waiter or a holder, in order of arrival.
+    last_number: u64,
+    last_token: u64,
+    awake: BTreeMap<u64, Place>,
+    offered: BTreeMap<u64, Place>,
+    asleep: BTreeMap<u64, Place>,
+    inside: BTreeMap<u64, Visit>,
+    tick_is_due: bool,
+    /// Whether `call_the_roll` has run since the last tick, so some waiters may not have been
+    /// polled yet.
+    roll_is_called: bool,
+    /// Wakers to call when the mutex is free.
+    to_wake: Vec<SafeWaker>,
+    /// Wakers to drop when the mutex is free.
+    to_drop: Vec<SafeWaker>,
+    /// Wakers to call at the next change.
+    onlookers: Vec<SafeWaker>,
+}
+
+impl State {
+    fn with_parts(free: u32) -> Self {
+        Self {
+            free,
+            ..Self::default()
+        }
+    }
+
+    fn free(&self) -> u32 {
+        self.free
+    }
+
+    /// Changes the number of parts. To reduce it, the caller must hold all `from` parts.
+    fn resize(&mut self, from: u32, to: u32) {
+        match to.checked_sub(from) {
+            Some(more) => self.free += more,
+            None => {
+                if let Some(all) = self.inside.values_mut().find(|it| it.parts == from) {
+                    all.parts = to;
+                }
+            }
+        }
+        self.settle();
+    }
+
+    fn waiting(&self) -> usize {
+        self.awake.len() + self.offered.len() + self.asleep.len()
+    }
+
+    fn needs_tick(&self) -> bool {
+        !self.offered.is_empty() || self.roll_is_called
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// Grants the parts if they are free and no waiter is awake. The parts of an offer are not
+    /// free, so a waiter with an offer is never bypassed. A frozen waiter is.
+    fn enter_at_once(&mut self, mode: Mode, parts: u32, by: &By) -> Option<Grant> {
+        (self.awake.is_empty() && parts <= self.free).then(|| {
+            self.free -= parts;
+            self.grant(mode, parts, by.clone())
+        })
+    }
+
+    fn queue(&mut self, mode: Mode, parts: u32, by: By, waker: SafeWaker) -> u64 {
+        let number = self.number();
+        let place = Place {
+            mode,
+            parts,
+            since: (Instant::now(), SystemTime::now()),
+            by,
+            waker: Some(waker),
+            marked: false,
+        };
+        self.awake.insert(number, place);
+        number
+    }
+
+    /// Grants parts that have been set aside for the caller.
+    fn grant(&mut self, mode: Mode, parts: u32, by: By) -> Grant {
+        // Readers have the token of the writer before them.
+        if mode != Mode::Shared || self.last_token == 0 {
+            self.last_token = TOKEN.fetch_add(1, Ordering::Relaxed) + 1;
+        }
+        let visit = self.number();
+        let since = SystemTime::now();
+        let inside = Visit {
+            mode,
+            parts,
+            since,
+            by,
+        };
+        self.inside.insert(visit, inside);
+        Grant {
+            visit,
+            token: self.last_token,
+        }
+    }
+
+    /// Makes offers to the first waiters, as long as there are enough parts.
+    fn settle(&mut self) {
+        while let Some(first) = self.awake.first_entry() {
+            if first.get().parts > self.free {
+                return;
+            }
+            let (number, mut place) = first.remove_entry();
+            self.free -= place.parts;
+            place.marked = false;
+            self.to_wake.extend(place.waker.take());
+            self.offered.insert(number, place);
+        }
+    }
+
+    fn poll(&mut self, number: u64, waker: SafeWaker) -> Poll<Grant> {
+        if let Some(mut place) = self.asleep.remove(&number) {
+            // It is first again: its number is lower than those of all later waiters.
+            place.marked = false;
+            self.awake.insert(number, place);
+            self.settle();
+        }
+        if let Some(place) = self.offered.remove(&number) {
+            self.to_drop.push(waker);
+            self.to_drop.extend(place.waker);
+            return Poll::Ready(self.grant(place.mode, place.parts, place.by));
+        }
+        match self.awake.get_mut(&number) {
+            Some(place) => {
+                place.marked = false;
+                self.to_drop.extend(place.waker.replace(waker));
+            }
+            None => self.to_drop.push(waker),
+        }
+        Poll::Pending
+    }
+
+    /// Releases the parts of a guard.
+    fn leave(&mut self, visit: u64) {
+        if let Some(visit) = self.inside.remove(&visit) {
+            self.free += visit.parts;
+        }
+        self.settle();
+    }
+
+    /// Leaves one part to a writer, which is a reader from now on. Returns `false` if it is none.
+    fn downgrade(&mut self, visit: u64) -> bool {
+        let Some(visit) = self.inside.get_mut(&visit) else {
+            return false;
+        };
+        let writes = visit.mode == Mode::Exclusive;
+        if writes {
+            self.free += visit.parts - 1;
+            (visit.mode, visit.parts) = (Mode::Shared, 1);
+            self.settle();
+        }
+        writes
+    }
+
+    fn permits_of(&self, visit: u64) -> u32 {
+        let visit = self.inside.get(&visit);
+        let permits = visit.filter(|it| matches!(it.mode, Mode::Permits(_)));
+        permits.map_or(0, |it| it.parts)
+    }
+
+    /// Leaves this many parts to the visit, and returns another one with the rest.
+    fn split(&mut self, visit: u64, left: u32) -> Option<u64> {
+        let number = self.number();
+        let all = self.inside.get_mut(&visit)?;
+        let part = Visit {
+            parts: all.parts - left,
+            by: all.by.clone(),
+            ..*all
+        };
+        all.parts = left;
+        self.inside.insert(number, part);
+        Some(number)
+    }
+
+    /// Adds the parts of another visit.
+    fn merge(&mut self, visit: u64, added: u64) {
+        let added = self.inside.remove(&added);
+        if let (Some(all), Some(added)) = (self.inside.get_mut(&visit), added) {
+            all.parts += added.parts;
+        }
+    }
+
+    fn cancel(&mut self, number: u64) {
+        let offer = self.offered.remove(&number);
+        if let Some(place) = &offer {
+            self.free += place.parts;
+        }
+        let waiting = || self.awake.remove(&number);
+        let place = offer
+            .or_else(waiting)
+            .or_else(|| self.asleep.remove(&number));
+        self.to_drop.extend(place.and_then(|it| it.waker));
+        self.settle();
+    }
+
+    /// Ends a claim window. Returns whether an offer has lapsed.
+    fn tick(&mut self) -> bool {
+        let lapsed = self.offered.extract_marked();
+        let absent = match std::mem::take(&mut self.roll_is_called) {
+            true => self.awake.extract_marked(),
+            false => Vec::new(),
+        };
+        for (_, place) in &lapsed {
+            self.free += place.parts;
+        }
+        for place in self.offered.values_mut() {
+            place.marked = true;
+        }
+        let frozen = !lapsed.is_empty();
+        self.asleep.extend(lapsed);
+        self.asleep.extend(absent);
+        if frozen {
+            self.call_the_roll();
+        }
+        self.settle();
+        frozen
+    }
+
+    /// Wakes all waiters. A waiter that is not polled before the next tick counts as frozen.
+    fn call_the_roll(&mut self) {
+        self.roll_is_called = !self.awake.is_empty();
+        for place in self.awake.values_mut() {
+            place.marked = true;
+            self.to_wake.extend(place.waker.take());
+        }
+    }
+
+    fn status(&self) -> Status {
+        let alone = self.inside.values().find(|it| it.mode == Mode::Exclusive);
+        let together = self.inside.values().find(|it| it.mode != Mode::Exclusive);
+        let all = self.awake.iter().chain(&self.offered).chain(&self.asleep);
+        let mut waiters: Vec<_> = all
+            .map(|(number, place)| Waiter {
+                ticket: Some(*number),
+                owner: place.by.owner(place.since.1),
+                bypassed: self.asleep.contains_key(number),
+                here: true,
+            })
+            .collect();
+        waiters.sort_by_key(|it| it.ticket);
+        Status {
+            held: Held::of(!self.inside.is_empty()),
+            holder: alone.map(|it| it.by.owner(it.since)),
+            shared_by: together
+                .map(|it| it.by.owner(it.since))
+                .into_iter()
+                .collect(),
+            waiters,
+            last_token: self.last_token,
+            ..Status::free()
+        }
+    }
+
+    fn waiting_of(&self, number: u64) -> Option<Waiting> {
+        let lists = [&self.awake, &self.offered, &self.asleep];
+        let place = lists.iter().find_map(|it| it.get(&number))?;
+        let before = lists.iter().map(|it| it.range(..number).count());
+        let task = place.by.task;
+        let mut holders = self.inside.values().map(|it| it.by.task);
+        let first = self.inside.values().next();
+        Some(Waiting {
+            position: Some(before.sum::<usize>() + 1),
+            holder: first.map(|it| it.by.owner(it.since)),
+            waited: place.since.0.elapsed(),
+            quarantine: None,
+            held_by_this_task: task.is_some() && holders.any(|it| it == task),
+        })
+    }
+}
+
+/// Removes marked entries.
+trait ExtractMarked {
+    fn extract_marked(&mut self) -> Vec<(u64, Place)>;
+}
+
+impl ExtractMarked for BTreeMap<u64, Place> {
+    fn extract_marked(&mut self) -> Vec<(u64, Place)> {
+        let marked = self.iter().filter(|(_, place)| place.marked);
+        let numbers: Vec<_> = marked.map(|(number, _)| *number).collect();
+        let taken = numbers.into_iter().filter_map(|it| self.remove_entry(&it));
+        taken.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let window = Duration::from_secs(2);
+        let world = World::named("what_is_gone", window);
+        assert!(Arc::ptr_eq(&world, &World::named("what_is_gone", window)));
+        let line = world.line("a", Kind::Lock).expect("a line");
+        assert_eq!(lock(&world.lines).len(), 1);
+        drop(line);
+        assert_eq!(lock(&world.lines).len(), 0);
+        drop(world);
+        assert!(!lock(&NAMED).contains_key("what_is_gone"));
+    }
+
+    #[test]
+    fn labels_are_unlike_each_other() {
+        let window = Duration::from_secs(2);
+        let private = World::new(window);
+        let named = World::named(private.label(), window);
+        assert_ne!(private.label(), named.label());
     }
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::line::Line;
 use crate::foreign::surviving;
 use crate::sys::host;
 
@@ -25,22 +24,28 @@ struct Clock {
 
 struct Due {
     /// Ordered by time, and by number if the time is the same.
-    lines: BTreeMap<(Instant, u64), Weak<Line>>,
+    lines: BTreeMap<(Instant, u64), Weak<dyn Ticks>>,
     number: u64,
     runs: bool,
 }
 
-/// Calls [`Line::tick`] after this window. Never calls it if the clock cannot reach that time.
+/// A queue that has offers.
+pub(super) trait Ticks: Send + Sync {
+    /// Ends a claim window.
+    fn tick(&self);
+}
+
+/// Calls [`Ticks::tick`] after this window. Never calls it if the clock cannot reach that time.
 ///
 /// If no thread can be started, frozen waiters are bypassed later, after another tick is requested.
-pub(super) fn after(window: Duration, line: &Weak<Line>) {
+pub(super) fn after(window: Duration, line: Weak<dyn Ticks>) {
     let Some(at) = Instant::now().checked_add(window) else {
         return;
     };
     let mut due = CLOCK.due();
     due.number += 1;
     let key = (at, due.number);
-    due.lines.insert(key, line.clone());
+    due.lines.insert(key, line);
     if !due.runs {
         let thread = std::thread::Builder::new().name("stanchion-mem".into());
         // The thread ends only when it has cleared `runs`: `runs` must not outlive it.
@@ -58,7 +63,7 @@ impl Clock {
 
     /// Waits for the next queue that is due. Returns `None` if there is none; then the thread must
     /// end.
-    fn next(&self) -> Option<Weak<Line>> {
+    fn next(&self) -> Option<Weak<dyn Ticks>> {
         let mut due = self.due();
         loop {
             let Some(first) = due.lines.first_entry() else {

@@ -16,8 +16,8 @@ use std::time::{Duration, SystemTime};
 
 use super::lock::by_claim;
 use super::{LockDir, LockDirConfig, LockName, Method};
+use crate::door::remove_file;
 use crate::error::{Error, Result};
-use crate::fair::door::remove_file;
 use crate::fair::{FifoKind, FifoLock, FifoRwLock, FifoSemaphore};
 use crate::lock::Local;
 use crate::status::Removal;

@@ -21,7 +21,7 @@ pub(crate) use arm::{above_standard_streams, proc_path};
 #[cfg(windows)]
 pub(super) use arm::{create_new, open_directory};
 #[cfg(unix)]
-pub(super) use arm::{create_new_in, mode_bits, mode_of, refuse_irregular};
+pub(super) use arm::{create_new_in, mode_of, refuse_irregular, set_bits, set_bits_or_narrower};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use arm::{named_at, open_to_watch};
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -40,23 +40,13 @@ pub(crate) mod file;
 pub(crate) mod filesystem;
 pub(crate) mod flock;
 pub(crate) mod fork;
+pub(crate) mod host;
 pub(crate) mod id;
 pub(crate) mod lock_table;
 pub(crate) mod process;
 pub(crate) mod refusal;
 pub(crate) mod spelling;
 pub(crate) mod wake_lock;
-
-#[cfg_attr(
-    any(target_os = "linux", target_os = "android"),
-    path = "host/linux.rs"
-)]
-#[cfg_attr(
-    all(unix, not(any(target_os = "linux", target_os = "android"))),
-    path = "host/unix.rs"
-)]
-#[cfg_attr(windows, path = "host/windows.rs")]
-pub(crate) mod host;
 
 #[cfg_attr(unix, path = "replace/unix.rs")]
 #[cfg_attr(windows, path = "replace/windows.rs")]

@@ -58,35 +58,6 @@ pub(super) fn is_refusal_by_proc(error: &io::Error) -> bool {
     is_refusal(error) || (missing && !std::path::Path::new("/proc/self/fd").exists())
 }
 
-/// Sets permission bits through the descriptor. If that is refused, through its name in `/proc`.
-#[cfg(unix)]
-pub(super) fn set_bits(file: &std::fs::File, mode: u32) -> io::Result<()> {
-    let mode = super::file::mode_bits(mode);
-    let Err(error) = rustix::fs::fchmod(file, mode).map_err(io::Error::from) else {
-        return Ok(());
-    };
-    let mut buffer = [0; 32];
-    let path = super::file::proc_path(file, &mut buffer);
-    match is_refusal(&error) && rustix::fs::chmod(path, mode).is_ok() {
-        true => Ok(()),
-        false => Err(error),
-    }
-}
-
-/// Does the same for a file whose bits may be narrower than `mode`, but not wider. If it is
-/// refused, the `present` bits stay if they are narrower.
-#[cfg(unix)]
-pub(super) fn set_bits_or_narrower(
-    file: &std::fs::File,
-    mode: u32,
-    present: u32,
-) -> io::Result<()> {
-    match set_bits(file, mode) {
-        Err(error) if is_refusal(&error) && present & !mode == 0 => Ok(()),
-        set => set,
-    }
-}
-
 /// Converts the error of a call that no simpler one can replace. If a rule refuses the call, this
 /// system does not support it.
 pub(crate) fn unsupported(what: &str, error: io::Error) -> io::Error {

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::record::names_record;
-use crate::fair::record::wall_clock_us;
 use crate::step::at_named;
 use crate::sys::dir;
 use crate::sys::file;
+use crate::sys::host::wall_clock_us;
 use crate::sys::id::Id;
 
 const FREE: &str = "free.";

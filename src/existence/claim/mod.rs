@@ -86,7 +86,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::existence::keeper::{Keeper, Keeping};
 use crate::existence::pending::Presence;
 use crate::existence::stillness::Stillness;
-use crate::fair::record::{next_token, wall_clock_us};
 use crate::file::wait::{EventSource, Outcome, Refusal, Target, WaitConfig, Wakes};
 use crate::ledger::Ledger;
 use crate::lock::{Capabilities, Local};
@@ -96,7 +95,9 @@ use crate::status::{Changes, Owner, Removal, Status};
 use crate::step::at_named;
 use crate::sys::dir;
 use crate::sys::filesystem::FileSystem;
+use crate::sys::host::wall_clock_us;
 use crate::sys::id::Id;
+use crate::token::next_token;
 use crate::watch::wait::Wait;
 use crate::watch::{Seen, WatcherId, watch};
 

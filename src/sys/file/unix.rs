@@ -10,11 +10,12 @@ use std::path::Path;
 pub(crate) use std::os::fd::AsFd as AsOpen;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, lstat};
+use rustix::fs::{FileType, Mode, OFlags, Stat, chmod, fchmod, fstat, lstat};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, pread, pwrite};
 
 use super::{Facts, FileId, found, refused};
-use crate::sys::{Access, refusal};
+use crate::sys::Access;
+use crate::sys::refusal::is_refusal;
 
 impl From<&Stat> for Facts {
     fn from(stat: &Stat) -> Self {
@@ -62,7 +63,7 @@ fn create(path: &Path, access: OFlags, mode: Option<u32>) -> io::Result<File> {
     let file = open(path, access | OFlags::CREATE | OFlags::EXCL, mode);
     let file = file.map_err(|error| plain(error, path))?;
     if let Some(mode) = mode {
-        refusal::set_bits_or_narrower(&file, mode & 0o777, mode_of(&fstat(&file)?) & 0o777)?;
+        set_bits_or_narrower(&file, mode & 0o777, mode_of(&fstat(&file)?) & 0o777)?;
     }
     Ok(file)
 }
@@ -106,7 +107,7 @@ pub(crate) fn remove(path: &Path, _beside: &Path) -> io::Result<()> {
 pub(crate) fn sync(file: &File) -> io::Result<()> {
     match file.sync_all() {
         #[cfg(target_vendor = "apple")]
-        Err(error) if refusal::is_refusal(&error) => Ok(rustix::fs::fsync(file)?),
+        Err(error) if is_refusal(&error) => Ok(rustix::fs::fsync(file)?),
         synced => synced,
     }
 }
@@ -236,7 +237,7 @@ pub(in crate::sys) fn open_nameless_in(
 }
 
 /// Converts permission bits into the platform's type for them, into which they fit everywhere.
-pub(in crate::sys) fn mode_bits(mode: u32) -> Mode {
+fn mode_bits(mode: u32) -> Mode {
     Mode::from_bits_truncate((mode & 0o7777) as _)
 }
 
@@ -244,6 +245,29 @@ pub(in crate::sys) fn mode_bits(mode: u32) -> Mode {
 #[allow(clippy::unnecessary_cast)] // its width differs from Unix to Unix
 pub(in crate::sys) fn mode_of(stat: &Stat) -> u32 {
     stat.st_mode as u32 & 0o7777
+}
+
+/// Sets permission bits through the descriptor. If that is refused, through its name in `/proc`.
+pub(in crate::sys) fn set_bits(file: &File, mode: u32) -> io::Result<()> {
+    let mode = mode_bits(mode);
+    let Err(error) = fchmod(file, mode).map_err(io::Error::from) else {
+        return Ok(());
+    };
+    let mut buffer = [0; 32];
+    let path = proc_path(file, &mut buffer);
+    match is_refusal(&error) && chmod(path, mode).is_ok() {
+        true => Ok(()),
+        false => Err(error),
+    }
+}
+
+/// Does the same for a file whose bits may be narrower than `mode`, but not wider. If it is
+/// refused, the `present` bits stay if they are narrower.
+pub(in crate::sys) fn set_bits_or_narrower(file: &File, mode: u32, present: u32) -> io::Result<()> {
+    match set_bits(file, mode) {
+        Err(error) if is_refusal(&error) && present & !mode == 0 => Ok(()),
+        set => set,
+    }
 }
 
 /// Fails for everything that is not a regular file.
@@ -294,7 +318,7 @@ fn look_up(path: &Path) -> rustix::io::Result<(FileId, u64)> {
             Ok((id, found.stx_nlink.into()))
         }
         // Before 4.11, and in a sandbox.
-        Err(error) if refusal::is_refusal(&error.into()) => {
+        Err(error) if is_refusal(&error.into()) => {
             lstat(path).map(|stat| (FileId::from(&stat), names_in(&stat)))
         }
         Err(error) => Err(error),

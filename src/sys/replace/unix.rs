@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, linkat, lstat};
 use rustix::io::Errno;
 
 use super::file::{
-    above_standard_streams, create_new_in, mode_of, proc_path, refuse_irregular, sync,
+    self, above_standard_streams, create_new_in, mode_of, proc_path, refuse_irregular, sync,
 };
 use super::refusal;
 use super::rights::Rights;
@@ -18,7 +18,7 @@ use super::rights::Rights;
 /// Returns `None` if there are no such files.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn open_nameless(directory: &Path, mode: u32) -> io::Result<Option<File>> {
-    match super::file::open_nameless_in(CWD, directory, mode & 0o777) {
+    match file::open_nameless_in(CWD, directory, mode & 0o777) {
         Ok(file) => Ok(Some(file)),
         // Not on this file system, not with this kernel, or not in this sandbox.
         Err(error) if refusal::is_refusal(&error.into()) => Ok(None),
@@ -134,11 +134,11 @@ pub(crate) fn make_look(file: &File, look: &Look, bits: Option<u32>) -> io::Resu
         return Ok(());
     }
     let mode = mode_of(&fstat(file)?) & 0o777 | look.special;
-    refusal::set_bits(file, mode)
+    file::set_bits(file, mode)
 }
 
 pub(crate) fn set_bits(file: &File, mode: u32) -> io::Result<()> {
-    refusal::set_bits(file, mode & 0o777)
+    file::set_bits(file, mode & 0o777)
 }
 
 /// Ensures that changes of names in this directory survive a loss of power.

@@ -26,8 +26,7 @@ use std::io;
 
 use rustix::fs::{Gid, Stat, Uid, fchown, fstat};
 
-use super::file::mode_of;
-use super::refusal;
+use super::file::{mode_of, set_bits_or_narrower};
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[path = "bits.rs"]
@@ -251,7 +250,7 @@ impl Rights {
 fn set_mode(file: &File, stat: &Stat, mode: u32) -> io::Result<()> {
     match mode_of(stat) {
         present if present == mode => Ok(()),
-        present => refusal::set_bits_or_narrower(file, mode, present),
+        present => set_bits_or_narrower(file, mode, present),
     }
 }
 
