@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::status::Removal;
 use crate::step::{self, Step};
-use crate::sys::dir;
+use crate::sys::dir::{Dir, Directory};
 use crate::sys::file::{self, FileId};
 use crate::sys::flock;
 use crate::sys::fork::Private;
@@ -61,7 +61,7 @@ impl Door {
             if file::id_at(model)?.is_none() {
                 drop(Self::open(model, bits)?);
             }
-            match dir::make_like(path, model) {
+            match Dir::make_like(path, model) {
                 Ok(Some(made)) => return Ok(Self::new(made)),
                 Ok(None) => {}
                 // A dangling symbolic link exists for one call and is missing for the other.

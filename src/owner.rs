@@ -75,7 +75,7 @@ pub(crate) enum Fate {
 pub(crate) fn identity() -> &'static Identity {
     static IDENTITY: PerProcess<Identity> = PerProcess::new(|| Identity {
         pid: std::process::id(),
-        facts: Facts::own(),
+        facts: process::own(),
         host: host::host_name(),
         command: OnceLock::new(),
     });

@@ -94,12 +94,9 @@ mod timers;
 mod unread;
 pub(crate) mod wait;
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
-use inotify::Events;
-use marks::{Marks, Report};
+use marks::Marks;
 use reactor::{Guard, Reactor};
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-use timers::NoEvents as Events;
+use timers::Timers;
 
 /// What a watch is for. It tells the watcher what may have happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -170,7 +167,7 @@ pub struct WatcherId(u64);
 /// The events and timers of this process.
 pub(crate) struct Watch {
     table: Mutex<Table>,
-    source: OnceLock<Source>,
+    source: OnceLock<Box<dyn Source>>,
     started: AtomicBool,
     /// How many readers have taken events out of the kernel's queue and have not yet set the flags
     /// that these mean.
@@ -259,10 +256,70 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// What the thread sleeps on.
-enum Source {
-    Events(Events),
-    Timers(timers::Timers),
+/// The number of an open descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Descriptor(i32);
+
+/// What the kernel reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Report {
+    mark: i32,
+    /// Whether the mark itself is gone. Otherwise there was an event.
+    gone: bool,
+}
+
+/// What the thread sleeps on. A source without events leaves everything but the sleep to the
+/// methods here.
+trait Source: Send + Sync {
+    /// Sleeps until an event is queued, until `until`, or until the timer that was set has expired.
+    /// An event of a file ends the sleep only if the thread `listens`.
+    fn sleep(&self, until: Option<Instant>, listens: bool) -> News;
+
+    /// Ends the sleep at this time. Called from another thread.
+    fn set_timer(&self, at: Instant) -> io::Result<()>;
+
+    /// Marks an inode, or widens its mark. Returns the number of the mark and, if the mark is kept,
+    /// the descriptor with which it can be narrowed.
+    fn add(&self, _: &File, _: Seen, _: Lasts) -> io::Result<(i32, Option<Descriptor>)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Narrows the mark of the inode behind a descriptor to the end of that inode. Returns the
+    /// number of the mark.
+    fn narrow(&self, _: Descriptor) -> io::Result<i32> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Watches for the end of the process with this pid. Returns a number that no mark of a file
+    /// has, and the same one as long as the process is watched. Returns `None` if there is no such
+    /// process.
+    fn add_process(&self, _pid: u32) -> io::Result<Option<i32>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Removes a mark, or the watch of a process.
+    fn remove(&self, _number: i32) {}
+
+    /// Takes the reports that the kernel has queued. Returns whether some were lost.
+    fn take(&self, _: News, _: &mut Vec<Report>) -> bool {
+        false
+    }
+
+    /// Returns whether there are events of files to read.
+    fn is_unread(&self) -> bool {
+        false
+    }
+
+    /// Returns whether there are none, for callers that ask very often. Returns `false` if the
+    /// kernel cannot tell.
+    fn is_quiet(&self) -> bool {
+        false
+    }
+
+    /// Returns the number of the descriptor that is readable when there are events of files.
+    fn descriptor(&self) -> Option<Descriptor> {
+        None
+    }
 }
 
 thread_local! {
@@ -352,23 +409,24 @@ impl Watch {
         seen: Seen,
         lasts: Lasts,
     ) -> io::Result<WatchId> {
-        let result = self.events().and_then(|events| {
+        let result = self.source().and_then(|source| {
             // Under the mutex, so that the thread cannot look for the entry before it exists.
             let mut table = self.table();
-            let mut added = events.add(file, seen, lasts);
+            let mut added = source.add(file, seen, lasts);
             // There may be no room because of marks that are kept without a watch.
-            if added.is_err() && table.marks.remove_idle(events) {
-                added = events.add(file, seen, lasts);
+            if added.is_err() && table.marks.remove_idle(source) {
+                added = source.add(file, seen, lasts);
             }
             let (mark, kept_by) = added?;
-            Ok(table.marks.add(watcher_id, mark, seen, kept_by))
+            let id = table.marks.add(watcher_id, mark, seen, kept_by);
+            Ok((id, source.descriptor()))
         });
-        if result.is_err() {
-            self.failures.fetch_add(1, Ordering::Relaxed);
-        } else if let Some(Source::Events(events)) = self.source.get() {
-            self.reactor.offer(self, events);
+        match &result {
+            Ok((_, Some(events))) => self.reactor.offer(self, *events),
+            Ok((_, None)) => {}
+            Err(_) => _ = self.failures.fetch_add(1, Ordering::Relaxed),
         }
-        result
+        result.map(|(id, _)| id)
     }
 
     /// Watches for the end of the process with this pid. Returns `None` if there is no such
@@ -382,20 +440,18 @@ impl Watch {
         watcher_id: WatcherId,
         pid: u32,
     ) -> io::Result<Option<WatchId>> {
-        let events = self.events()?;
+        let source = self.source()?;
         // Under the mutex, so that no watch of the same process is given back in between.
         let mut table = self.table();
-        let mark = events.add_process(pid)?;
+        let mark = source.add_process(pid)?;
         Ok(mark.map(|mark| table.marks.add(watcher_id, mark, Seen::Process, None)))
     }
 
     /// Gives a watch back. Does nothing if it has fired.
     pub(crate) fn forget(&self, watcher_id: WatcherId, id: WatchId) {
-        let events = match self.source.get() {
-            Some(Source::Events(events)) => Some(events),
-            _ => None,
-        };
-        self.table().marks.forget(watcher_id, id, events);
+        if let Some(source) = self.source.get() {
+            self.table().marks.forget(watcher_id, id, &**source);
+        }
     }
 
     /// Calls the watcher's timer at `at`, or earlier if an earlier call is due already. Each
@@ -426,10 +482,8 @@ impl Watch {
     pub(crate) fn is_quiet(&self) -> bool {
         // In this order: an event leaves the kernel's queue only while its reader counts, and that
         // ends only after the flags that the event sets.
-        let Some(Source::Events(events)) = self.source.get() else {
-            return false;
-        };
-        events.is_quiet() && self.reading.load(Ordering::SeqCst) == 0
+        let quiet = self.source.get().is_some_and(|it| it.is_quiet());
+        quiet && self.reading.load(Ordering::SeqCst) == 0
     }
 
     /// Returns how often a watch could not be added or events were lost.
@@ -441,32 +495,16 @@ impl Watch {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn events(&'static self) -> io::Result<&'static Events> {
-        match self.source()? {
-            Source::Events(events) => Ok(events),
-            Source::Timers(_) => Err(io::ErrorKind::Unsupported.into()),
-        }
-    }
-
     /// Returns the source of events. The first call opens it and starts the thread.
-    fn source(&'static self) -> io::Result<&'static Source> {
+    fn source(&'static self) -> io::Result<&'static dyn Source> {
         if self.started.load(Ordering::Acquire)
             && let Some(source) = self.source.get()
         {
-            return Ok(source);
+            return Ok(&**source);
         }
         // Under the mutex: of several first users, one opens the source and starts the thread.
         let _table = self.table();
-        let source = match self.source.get() {
-            Some(source) => source,
-            None => {
-                let fresh = Events::open().map_or_else(
-                    |_| Source::Timers(timers::Timers::default()),
-                    Source::Events,
-                );
-                self.source.get_or_init(|| fresh)
-            }
-        };
+        let source = &**self.source.get_or_init(open_source);
         if !self.started.load(Ordering::Acquire) {
             let thread = std::thread::Builder::new().name("stanchion-watch".into());
             let started = thread.spawn(move || self.run(source));
@@ -477,7 +515,7 @@ impl Watch {
     }
 
     /// Runs the thread.
-    fn run(&'static self, source: &'static Source) {
+    fn run(&'static self, source: &'static dyn Source) {
         host::prepare_helper_thread();
         let mut lost = false;
         let mut reading = Reading::new(&self.reading);
@@ -487,7 +525,7 @@ impl Watch {
     }
 
     /// Sleeps and calls watchers, without end. `lost` says that events may have been lost before.
-    fn serve(&self, source: &Source, reading: &mut Reading<'_>, mut lost: bool) {
+    fn serve(&self, source: &dyn Source, reading: &mut Reading<'_>, mut lost: bool) {
         let mut guard = Guard::Listens;
         loop {
             step::begin_round();
@@ -506,7 +544,7 @@ impl Watch {
     }
 
     /// Sleeps until there is something to take or a timer may be due.
-    fn sleep(&self, source: &Source, guard: &mut Guard) -> News {
+    fn sleep(&self, source: &dyn Source, guard: &mut Guard) -> News {
         let mut timer = self.fall_asleep(*guard);
         loop {
             let look_at = guard.look_at();
@@ -540,6 +578,7 @@ impl Watch {
         let Some(source) = self.source.get() else {
             return Vec::new();
         };
+        let source = &**source;
         step::begin_round();
         let files_only = News {
             files: true,
@@ -574,13 +613,13 @@ impl Watch {
     /// Returns whether there are events of files to read.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn is_unread(&self) -> bool {
-        self.source.get().is_some_and(Source::is_unread)
+        self.source.get().is_some_and(|it| it.is_unread())
     }
 
     /// Wakes the thread in time for a timer that was armed while the reactor called watchers. The
     /// thread, which uses the same mutexes, does not run beside these calls then.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn set_deferred_timer(&self, source: &Source) {
+    fn set_deferred_timer(&self, source: &dyn Source) {
         let mut table = self.table();
         let timer = table.next_timer();
         if let (Some(at), Some(sleeping)) = (timer, &mut table.asleep)
@@ -595,7 +634,7 @@ impl Watch {
     /// Takes the queued events and calls their watchers. Returns those whose tasks may be awake now.
     fn turn(
         &self,
-        source: &Source,
+        source: &dyn Source,
         reading: &mut Reading<'_>,
         take: News,
         lost: bool,
@@ -635,20 +674,23 @@ impl Watch {
     }
 
     /// Turns the kernel's reports into calls to make.
-    fn collect(&self, source: &Source, reports: &mut Vec<Report>, overflowed: bool) -> Vec<Due> {
+    fn collect(
+        &self,
+        source: &dyn Source,
+        reports: &mut Vec<Report>,
+        overflowed: bool,
+    ) -> Vec<Due> {
         let mut due = Vec::new();
         let mut table = self.table();
-        if let Source::Events(events) = source {
-            for (watcher_id, id) in table.marks.fire(reports, events) {
-                if !step::is_deaf_to(id.seen)
-                    && let Some(watcher) = table.watcher(watcher_id)
-                {
-                    due.push(Due {
-                        watcher_id,
-                        watcher,
-                        id,
-                    });
-                }
+        for (watcher_id, id) in table.marks.fire(reports, source) {
+            if !step::is_deaf_to(id.seen)
+                && let Some(watcher) = table.watcher(watcher_id)
+            {
+                due.push(Due {
+                    watcher_id,
+                    watcher,
+                    id,
+                });
             }
         }
         if overflowed {
@@ -698,51 +740,13 @@ fn drop_watcher(watcher: Arc<dyn Watcher>) {
     surviving(|| drop(watcher));
 }
 
-impl Source {
-    /// Sleeps until an event is queued, until `until`, or until the timer that was set has expired.
-    /// An event of a file ends the sleep only if the thread `listens`.
-    fn sleep(&self, until: Option<Instant>, listens: bool) -> News {
-        match self {
-            Self::Events(events) => events.sleep(until, listens),
-            Self::Timers(timers) => {
-                timers.sleep(until);
-                News {
-                    alarm: true,
-                    ..News::default()
-                }
-            }
-        }
+/// Opens a source with events, if there is one.
+fn open_source() -> Box<dyn Source> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Ok(events) = inotify::Events::open() {
+        return Box::new(events);
     }
-
-    /// Takes the reports that the kernel has queued. Returns whether some were lost.
-    fn take(&self, take: News, reports: &mut Vec<Report>) -> bool {
-        match self {
-            Self::Events(events) => {
-                if take.ends {
-                    events.take_ends(reports);
-                }
-                take.files && events.take(reports)
-            }
-            Self::Timers(_) => false,
-        }
-    }
-
-    fn is_unread(&self) -> bool {
-        match self {
-            Self::Events(events) => !events.is_empty(),
-            Self::Timers(_) => false,
-        }
-    }
-
-    fn set_timer(&self, at: Instant) -> io::Result<()> {
-        match self {
-            Self::Events(events) => events.set_timer(at),
-            Self::Timers(timers) => {
-                timers.set(at);
-                Ok(())
-            }
-        }
-    }
+    Box::new(Timers::default())
 }
 
 impl Table {
@@ -846,11 +850,11 @@ mod tests {
         let watcher_id = watch.enroll(Arc::downgrade(&caller) as Weak<dyn Watcher>);
         let file = tempfile::tempfile().expect("a file");
         let id = watch.add(watcher_id, &file, Seen::Door).expect("a watch");
-        let Some(Source::Events(events)) = watch.source.get() else {
-            panic!("no events");
-        };
+        let source = watch.source.get().expect("a source");
+        let Descriptor(number) = source.descriptor().expect("events");
         let marks = || {
-            let text = std::fs::read_to_string(events.description()).expect("a text");
+            let path = format!("/proc/self/fdinfo/{number}");
+            let text = std::fs::read_to_string(path).expect("a text");
             text.lines().filter(|it| it.starts_with("inotify")).count()
         };
         assert_eq!(marks(), 1);

@@ -56,7 +56,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::path::canonical;
 use crate::step;
 use crate::sys::fork::{Private, Slot, generation};
-use crate::sys::{file, flock, replace};
+use crate::sys::replace::{self, Draft};
+use crate::sys::{file, flock};
 use crate::trace;
 
 /// The longest name of a target that its temporary names repeat, in bytes.
@@ -279,7 +280,7 @@ impl Place {
         let mode = self.first_mode(replaces);
         step::at_named("AtomicCreate").map_err(self.at("create a file beside"))?;
         let nameless = match step::nameless_allowed() {
-            true => replace::open_nameless(&self.directory, mode),
+            true => File::open_nameless(&self.directory, mode),
             false => Ok(None),
         };
         if let Some(file) = nameless.map_err(self.at("create a file beside"))? {
@@ -300,7 +301,7 @@ impl Place {
     /// Creates a file with a temporary name.
     fn create_named(&mut self, mode: u32) -> Result<File> {
         self.with_free_name(|path| {
-            let file = replace::create_named(path, mode)?;
+            let file = File::create_named(path, mode)?;
             // Until it is locked, a process that removes dead files takes it for one. Where files
             // cannot be locked, no process removes them.
             let ours = flock::try_lock_own(&file, false).unwrap_or(true);
@@ -407,11 +408,8 @@ impl Place {
     /// Gives the new file the permissions of the file that it replaces.
     fn dress(&self, file: &File) -> Result<()> {
         let old = self.look()?;
-        let dressed = step::at_named("AtomicDress").and_then(|()| match (self.mode, old) {
-            (bits, Some(look)) => replace::make_look(file, &look, bits),
-            (Some(bits), None) => replace::set_bits(file, bits),
-            (None, None) => Ok(()),
-        });
+        let dressed =
+            step::at_named("AtomicDress").and_then(|()| file.dress(old.as_ref(), self.mode));
         dressed.map_err(self.at("set permissions for"))
     }
 
@@ -420,7 +418,7 @@ impl Place {
     fn put_new(&mut self, file: &File) -> Result<Option<usize>> {
         let put = step::at_named("AtomicLink").and_then(|()| match &self.temporary {
             Some(temporary) => replace::publish(&temporary.path, &self.target).map(|()| true),
-            None => replace::name(file, &self.target),
+            None => file.name(&self.target),
         });
         let named = put.map_err(self.at("put in place"))?;
         // The drop of the value removes the temporary name.
@@ -435,7 +433,7 @@ impl Place {
             let refused = Cell::new(false);
             let named = self.with_free_name(|path| {
                 let copy = file.try_clone()?;
-                match replace::name(file, path)? {
+                match file.name(path)? {
                     true => Ok(Some(copy)),
                     false => {
                         refused.set(true);
@@ -472,7 +470,7 @@ impl Place {
 
 /// Removes a temporary file if no process has locked it.
 fn clear_if_dead(path: &Path) {
-    if let Ok(Some(file)) = replace::open_named(path)
+    if let Ok(Some(file)) = File::open_named(path)
         && flock::try_lock_own(&file, false).unwrap_or(false)
         && let Ok(id) = file::id_of(&file)
     {

@@ -10,7 +10,8 @@ use std::path::Path;
 
 use super::name::LockName;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::{Access, dir, file};
+use crate::sys::dir::{Dir, Directory};
+use crate::sys::{Access, file};
 
 /// The limit of the escaped name, in bytes. A name of this length or longer is refused. A longer
 /// record counts as none.
@@ -40,7 +41,7 @@ pub(super) fn record(path: &Path, name: &LockName, mode: Option<u32>) -> Result<
 fn open_to_write(path: &Path, mode: Option<u32>) -> io::Result<File> {
     if mode.is_none() {
         // Every process that opens the lock reads the record, even if another user created it.
-        match dir::make_record(path) {
+        match Dir::make_record(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => return made,
         }

@@ -16,7 +16,7 @@ use super::rights::Rights;
 )]
 mod arm;
 
-pub(crate) use arm::{Dir, make_like, make_record, make_shared, make_shared_draft};
+pub(crate) use arm::Dir;
 
 /// The time of the last change of a directory.
 #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
@@ -43,8 +43,26 @@ pub(crate) enum Opened {
     Denied,
 }
 
-/// What a queue directory does. What a platform does not support, it leaves to the methods here.
+/// What a queue directory does, and what is made beside a lock file. What a platform does not
+/// support, it leaves to the methods here.
 pub(crate) trait Directory: Sized {
+    /// Creates a file beside `model`, for the same users as far as the platform can. Returns `None`
+    /// without a model. Fails with [`ErrorKind::AlreadyExists`] if the name exists.
+    fn make_like(path: &Path, model: &Path) -> io::Result<Option<(File, FileId)>>;
+
+    /// Creates a record. All users that may create files in its directory may read it, whatever the
+    /// umask, if the platform can do that. Fails with [`ErrorKind::AlreadyExists`] if the name
+    /// exists.
+    fn make_record(path: &Path) -> io::Result<File>;
+
+    /// Creates a directory in which all users may work that may work in its parent, if the platform
+    /// can do that. An existing one stays as it is.
+    fn make_shared(path: &Path) -> io::Result<()>;
+
+    /// Does the same for a directory that is renamed before it is used. It has this name from the
+    /// beginning, and must not exist.
+    fn make_shared_draft(path: &Path) -> io::Result<()>;
+
     /// Opens the directory. Returns `None` if there is none.
     fn open(path: &Path) -> io::Result<Option<Self>>;
 

@@ -80,6 +80,18 @@ pub struct FileId {
     pub(crate) inode: u64,
 }
 
+/// What an arm tells of an open file, and how it reads and writes it.
+trait OpenFile {
+    /// Returns what the file is. Further names are not counted on Windows.
+    fn facts(&self) -> io::Result<Facts>;
+
+    /// Reads at `offset`. Returns how many bytes were read.
+    fn read_some_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes at `offset`. Returns how many bytes were written.
+    fn write_some_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+}
+
 /// What a file is.
 struct Facts {
     id: FileId,
@@ -131,7 +143,7 @@ pub(super) fn checked(file: File) -> io::Result<(File, FileId)> {
 }
 
 fn regular(file: &File) -> io::Result<Facts> {
-    match arm::facts_of(file)? {
+    match file.facts()? {
         facts if facts.regular => Ok(facts),
         _ => Err(refused("it is not a regular file")),
     }
@@ -152,17 +164,17 @@ pub(crate) fn facts_of(file: &File, path: &Path) -> io::Result<(FileId, bool)> {
 
 /// Returns the identity of an open file.
 pub(crate) fn id_of(file: &File) -> io::Result<FileId> {
-    Ok(arm::facts_of(file)?.id)
+    Ok(file.facts()?.id)
 }
 
 /// Returns how many names an open file has.
 pub(crate) fn names_of(file: &File) -> io::Result<u64> {
-    Ok(arm::facts_of(file)?.names)
+    Ok(file.facts()?.names)
 }
 
 /// Returns whether an open ticket has a mark.
 pub(crate) fn is_marked(file: &File) -> io::Result<bool> {
-    Ok(arm::facts_of(file)?.marked)
+    Ok(file.facts()?.marked)
 }
 
 /// Returns the identity of what is at this path, and how many names it has. Returns `None` if
@@ -194,7 +206,7 @@ pub(crate) fn id_at(path: &Path) -> io::Result<Option<FileId>> {
 pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match arm::read_at(file, &mut buffer[filled..], filled as u64) {
+        match file.read_some_at(&mut buffer[filled..], filled as u64) {
             Ok(0) => break,
             Ok(n) => filled += n,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -207,7 +219,7 @@ pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
 /// Writes at `offset`, with one system call if the file system allows.
 pub(crate) fn write_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        match arm::write_some_at(file, bytes, offset) {
+        match file.write_some_at(bytes, offset) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(n) => {
                 bytes = &bytes[n..];

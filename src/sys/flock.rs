@@ -20,6 +20,21 @@ use super::{file, refusal};
 #[cfg_attr(not(windows), path = "flock/whole.rs")]
 mod arm;
 
+/// The lock of an own file, which differs from platform to platform.
+trait OwnLock {
+    /// Locks the file, or fails at once.
+    fn lock_own(&self, shared: bool) -> io::Result<()>;
+
+    /// Unlocks what is locked, of either kind.
+    fn unlock_any(&self) -> io::Result<()>;
+
+    /// Ends the conversion of an exclusive lock into a shared one. Does nothing where the shared
+    /// lock has replaced the exclusive one.
+    fn drop_exclusive(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Acquires the exclusive lock. Returns `false` if another open file has a lock on this file.
 pub(crate) fn try_lock_exclusive(file: &File) -> io::Result<bool> {
     #[allow(clippy::disallowed_methods)] // The one place.
@@ -42,7 +57,7 @@ pub(crate) fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
 
 /// Acquires the lock of an own file. Returns `false` if another open file has one that excludes it.
 pub(crate) fn try_lock_own(file: &File, shared: bool) -> io::Result<bool> {
-    attempt(|| arm::try_lock_own(file, shared))
+    attempt(|| file.lock_own(shared))
 }
 
 /// Converts our exclusive lock into a shared one, without releasing it in between. Returns `false`
@@ -62,7 +77,7 @@ pub(crate) fn share_own(file: &File) -> io::Result<bool> {
 
 fn converted(file: &File, shared: bool) -> io::Result<bool> {
     if shared {
-        arm::drop_exclusive(file)?;
+        file.drop_exclusive()?;
     }
     Ok(shared)
 }
@@ -131,7 +146,7 @@ fn classify(error: io::Error) -> io::Error {
 /// that must follow.
 pub(crate) fn unlock(file: &File) -> io::Result<()> {
     loop {
-        match arm::unlock(file) {
+        match file.unlock_any() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }

@@ -45,12 +45,9 @@ pub(crate) mod id;
 pub(crate) mod lock_table;
 pub(crate) mod process;
 pub(crate) mod refusal;
+pub(crate) mod replace;
 pub(crate) mod spelling;
 pub(crate) mod wake_lock;
-
-#[cfg_attr(unix, path = "replace/unix.rs")]
-#[cfg_attr(windows, path = "replace/windows.rs")]
-pub(crate) mod replace;
 
 #[cfg_attr(unix, path = "rights/unix.rs")]
 #[cfg_attr(not(unix), path = "rights/other.rs")]

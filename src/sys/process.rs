@@ -12,23 +12,59 @@
     path = "process/linux.rs"
 )]
 #[cfg_attr(windows, path = "process/windows.rs")]
-#[cfg_attr(
-    not(any(
-        target_os = "linux",
-        target_os = "android",
-        target_os = "macos",
-        target_os = "freebsd",
-        windows
-    )),
-    path = "process/other.rs"
-)]
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "macos",
+    target_os = "freebsd",
+    windows
+))]
 mod arm;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) use arm::{command_line, open};
+pub(crate) use arm::open;
+
+/// What the platform tells about processes. What it does not tell, it leaves to the methods here.
+trait Platform {
+    fn own() -> Facts {
+        Facts::default()
+    }
+
+    fn look(_pid: u32) -> Life {
+        Life::Runs(Birth::default())
+    }
+
+    fn command_line(_pid: u32) -> Option<String> {
+        None
+    }
+}
+
+struct ThisPlatform;
+
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "macos",
+    target_os = "freebsd",
+    windows
+)))]
+impl Platform for ThisPlatform {}
+
+/// Returns what distinguishes this process.
+pub(crate) fn own() -> Facts {
+    ThisPlatform::own()
+}
 
 /// Returns what became of the process with a pid.
-pub(crate) use arm::look;
+pub(crate) fn look(pid: u32) -> Life {
+    ThisPlatform::look(pid)
+}
+
+/// Returns the command line of a process of this pid namespace, its arguments separated by spaces.
+/// For status; only Linux tells.
+pub(crate) fn command_line(pid: u32) -> Option<String> {
+    ThisPlatform::command_line(pid)
+}
 
 /// What distinguishes a process from others with the same pid. A missing part is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,12 +110,6 @@ pub(crate) enum Life {
     Ended,
     /// A process has this pid, or nothing proves that none has.
     Runs(Birth),
-}
-
-/// Returns the command line of a process, for status. Only Linux tells.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn command_line(_pid: u32) -> Option<String> {
-    None
 }
 
 /// Returns whether no process has this pid.
@@ -157,7 +187,7 @@ mod tests {
         let Life::Runs(birth) = look(std::process::id()) else {
             panic!("it has not ended");
         };
-        assert_ne!(birth.is_same(Facts::own().birth), Some(false));
+        assert_ne!(birth.is_same(own().birth), Some(false));
         // No process has such a number. A platform that cannot tell says that one may.
         assert!(
             has_ended(i32::MAX as u32 - 3)

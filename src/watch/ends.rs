@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::time::Timespec;
 
-use super::marks::Report;
+use super::Report;
 use crate::sys::file::above_standard_streams;
 use crate::sys::fork::Private;
 use crate::sys::process;

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -21,9 +21,8 @@ use rustix::time::{
 };
 
 use super::ends::Ends;
-use super::marks::{Descriptor, Report};
 use super::unread::Unread;
-use super::{Lasts, News, Seen};
+use super::{Descriptor, Lasts, News, Report, Seen, Source};
 use crate::sys::file::{above_standard_streams, proc_path};
 use crate::sys::fork::Private;
 use crate::sys::refusal::is_refusal;
@@ -120,15 +119,10 @@ impl Events {
         events.poll(Some(Timespec::default()), true)?;
         Ok(events)
     }
+}
 
-    /// Marks an inode, or widens its mark. Returns the number of the mark and, if the mark is kept,
-    /// the descriptor with which it can be narrowed.
-    pub(super) fn add(
-        &self,
-        file: &File,
-        seen: Seen,
-        lasts: Lasts,
-    ) -> io::Result<(i32, Option<Descriptor>)> {
+impl Source for Events {
+    fn add(&self, file: &File, seen: Seen, lasts: Lasts) -> io::Result<(i32, Option<Descriptor>)> {
         crate::step::inotify_allowed()?;
         let what = match seen {
             // Both kinds of close: a holder may have opened the file read-only.
@@ -177,19 +171,14 @@ impl Events {
         })
     }
 
-    /// Narrows the mark of the inode behind a descriptor to the end of that inode. Returns the
-    /// number of the mark.
-    pub(super) fn narrow(&self, descriptor: Descriptor) -> io::Result<i32> {
+    fn narrow(&self, descriptor: Descriptor) -> io::Result<i32> {
         let path = format!("/proc/self/fd/{}", descriptor.0);
         // A mark reports something or does not exist.
         let flags = WatchFlags::DELETE_SELF;
         Ok(inotify::add_watch(&*self.events, path, flags)?)
     }
 
-    /// Watches for the end of the process with this pid. Returns a number that no mark of a file
-    /// has, and the same one as long as the process is watched. Returns `None` if there is no such
-    /// process.
-    pub(super) fn add_process(&self, pid: u32) -> io::Result<Option<i32>> {
+    fn add_process(&self, pid: u32) -> io::Result<Option<i32>> {
         if let Some(ends) = self.ends.get() {
             return ends.add(pid);
         }
@@ -203,7 +192,7 @@ impl Events {
         Ok(number)
     }
 
-    pub(super) fn remove(&self, number: i32) {
+    fn remove(&self, number: i32) {
         if number < 0 {
             if let Some(ends) = self.ends.get() {
                 ends.remove(number);
@@ -214,21 +203,19 @@ impl Events {
         let _ = inotify::remove_watch(&*self.events, number);
     }
 
-    /// Returns the same as `is_empty`, for callers that ask very often.
-    pub(super) fn is_quiet(&self) -> bool {
+    fn is_quiet(&self) -> bool {
         !self.unread.any(&self.events)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        ioctl_fionread(&*self.events).is_ok_and(|bytes| bytes == 0)
+    fn is_unread(&self) -> bool {
+        !ioctl_fionread(&*self.events).is_ok_and(|bytes| bytes == 0)
     }
 
-    pub(super) fn set_timer(&self, at: Instant) -> io::Result<()> {
+    fn set_timer(&self, at: Instant) -> io::Result<()> {
         self.alarm.set(at)
     }
 
-    /// Sleeps. An event of a file ends the sleep only if the thread `listens`.
-    pub(super) fn sleep(&self, until: Option<Instant>, listens: bool) -> News {
+    fn sleep(&self, until: Option<Instant>, listens: bool) -> News {
         self.poll(until.map(time_left), listens)
             .unwrap_or_else(|_| {
                 // The kernel has no memory at the moment. Wake up without news, but do not spin.
@@ -242,6 +229,21 @@ impl Events {
             })
     }
 
+    fn take(&self, what: News, reports: &mut Vec<Report>) -> bool {
+        if what.ends
+            && let Some(ends) = self.ends.get()
+        {
+            ends.take(reports);
+        }
+        what.files && self.take_files(reports)
+    }
+
+    fn descriptor(&self) -> Option<Descriptor> {
+        Some(Descriptor(self.events.as_raw_fd()))
+    }
+}
+
+impl Events {
     /// Sleeps until there is something to do. Returns where there may be something to take.
     fn poll(&self, timeout: Option<Timespec>, listens: bool) -> io::Result<News> {
         let alarm = PollFd::new(self.alarm.file(), PollFlags::IN);
@@ -271,26 +273,8 @@ impl Events {
         })
     }
 
-    /// Returns the number of the descriptor that is readable when there are events of files.
-    pub(super) fn descriptor(&self) -> RawFd {
-        self.events.as_raw_fd()
-    }
-
-    /// Takes the ends of processes.
-    pub(super) fn take_ends(&self, reports: &mut Vec<Report>) {
-        if let Some(ends) = self.ends.get() {
-            ends.take(reports);
-        }
-    }
-
-    /// Returns the path of the text in which the kernel lists the marks.
-    #[cfg(test)]
-    pub(super) fn description(&self) -> String {
-        format!("/proc/self/fdinfo/{}", self.events.as_raw_fd())
-    }
-
-    /// Takes the reports that the kernel has queued. Returns whether some were lost.
-    pub(super) fn take(&self, reports: &mut Vec<Report>) -> bool {
+    /// Takes the reports about files. Returns whether some were lost.
+    fn take_files(&self, reports: &mut Vec<Report>) -> bool {
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut reader = inotify::Reader::new(&*self.events, &mut buffer);
         let mut overflowed = false;
@@ -344,10 +328,10 @@ mod tests {
         let open = open_to_watch(watched).expect("opened").expect("there");
         let events = Events::open().expect("events");
         let (mark, _) = events.add(&open, seen, Lasts::Briefly).expect("a watch");
-        assert!(events.is_empty(), "nothing has happened yet");
+        assert!(!events.is_unread(), "nothing has happened yet");
         act(&file);
         let mut reports = Vec::new();
-        events.take(&mut reports);
+        events.take(News::EVERYWHERE, &mut reports);
         reports.iter().any(|it| it.mark == mark)
     }
 
@@ -465,7 +449,7 @@ mod tests {
             while reports.is_empty() {
                 // It may wake for the alarm of `add_process` first.
                 events.sleep(Some(Instant::now() + Duration::from_secs(60)), true);
-                events.take_ends(&mut reports);
+                events.take(News::EVERYWHERE, &mut reports);
             }
             let (mark, gone) = (number, true);
             assert_eq!(reports, [Report { mark, gone }]);

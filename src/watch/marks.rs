@@ -27,22 +27,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use super::{Events, Seen, WatchId, WatcherId};
+use super::{Descriptor, Report, Seen, Source, WatchId, WatcherId};
 
 /// How many marks are kept without a watch.
 const MAX_IDLE: usize = 64;
-
-/// The number of an open descriptor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Descriptor(pub(super) i32);
-
-/// What the kernel reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Report {
-    pub(super) mark: i32,
-    /// Whether the mark itself is gone. Otherwise there was an event.
-    pub(super) gone: bool,
-}
 
 #[derive(Default)]
 pub(super) struct Marks {
@@ -101,7 +89,7 @@ impl Marks {
     }
 
     /// Removes a watch. With its last watch, a kept mark is narrowed and another mark is removed.
-    pub(super) fn forget(&mut self, watcher_id: WatcherId, id: WatchId, events: Option<&Events>) {
+    pub(super) fn forget(&mut self, watcher_id: WatcherId, id: WatchId, source: &dyn Source) {
         let Some(mark) = self.known.get_mut(&id.mark) else {
             return;
         };
@@ -113,13 +101,13 @@ impl Marks {
         if !mark.watches.is_empty() {
             return;
         }
-        let (Some(descriptor), Some(events)) = (own.kept_by, events) else {
-            return self.remove(id.mark, events);
+        let Some(descriptor) = own.kept_by else {
+            return self.remove(id.mark, source);
         };
-        if let Some(report) = self.narrow(id.mark, descriptor, events) {
+        if let Some(report) = self.narrow(id.mark, descriptor, source) {
             self.reports.push(report);
             // Without the alarm, the report is handled with the next event.
-            let _ = events.set_timer(Instant::now());
+            let _ = source.set_timer(Instant::now());
         }
     }
 
@@ -132,20 +120,20 @@ impl Marks {
     pub(super) fn fire(
         &mut self,
         reports: &mut Vec<Report>,
-        events: &Events,
+        source: &dyn Source,
     ) -> Vec<(WatcherId, WatchId)> {
         reports.append(&mut self.reports);
-        let fired = reports.drain(..).map(|it| self.fire_one(it, events));
+        let fired = reports.drain(..).map(|it| self.fire_one(it, source));
         fired.flatten().collect()
     }
 
-    fn fire_one(&mut self, report: Report, events: &Events) -> Vec<(WatcherId, WatchId)> {
+    fn fire_one(&mut self, report: Report, source: &dyn Source) -> Vec<(WatcherId, WatchId)> {
         let Report { mark: number, gone } = report;
         let Some(mark) = self.known.get_mut(&number) else {
             if !gone {
                 // The event of a watch that was given back meanwhile, or of a brief mark that was
                 // not.
-                events.remove(number);
+                source.remove(number);
             }
             return Vec::new();
         };
@@ -166,48 +154,51 @@ impl Marks {
 
     /// Narrows a mark without watches. Returns a report about another mark if that one was narrowed
     /// in its place.
-    fn narrow(&mut self, number: i32, descriptor: Descriptor, events: &Events) -> Option<Report> {
-        let narrowed = events.narrow(descriptor);
+    fn narrow(
+        &mut self,
+        number: i32,
+        descriptor: Descriptor,
+        source: &dyn Source,
+    ) -> Option<Report> {
+        let narrowed = source.narrow(descriptor);
         if narrowed.as_ref().ok() == Some(&number) {
-            self.keep(number, events);
+            self.keep(number, source);
             return None;
         }
-        self.remove(number, Some(events));
+        self.remove(number, source);
         let other = narrowed.ok()?;
         if self.known.contains_key(&other) {
             let gone = false;
             return Some(Report { mark: other, gone });
         }
         // The kernel has removed the mark and made a new one, because a brief watch was added once.
-        events.remove(other);
+        source.remove(other);
         None
     }
 
     /// Keeps a mark that is narrowed. Removes the mark that was not used for the longest time if
     /// there are too many.
-    fn keep(&mut self, number: i32, events: &Events) {
+    fn keep(&mut self, number: i32, source: &dyn Source) {
         self.idle.push_back(number);
         if self.idle.len() > MAX_IDLE
             && let Some(oldest) = self.idle.pop_front()
         {
-            self.remove(oldest, Some(events));
+            self.remove(oldest, source);
         }
     }
 
     /// Removes all marks without watches, so that the kernel has room for others.
-    pub(super) fn remove_idle(&mut self, events: &Events) -> bool {
+    pub(super) fn remove_idle(&mut self, source: &dyn Source) -> bool {
         let idle = std::mem::take(&mut self.idle);
         for number in &idle {
-            self.remove(*number, Some(events));
+            self.remove(*number, source);
         }
         !idle.is_empty()
     }
 
-    fn remove(&mut self, number: i32, events: Option<&Events>) {
+    fn remove(&mut self, number: i32, source: &dyn Source) {
         self.known.remove(&number);
-        if let Some(events) = events {
-            events.remove(number);
-        }
+        source.remove(number);
     }
 }
 
@@ -218,7 +209,8 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::path::{Path, PathBuf};
 
-    use super::super::Lasts;
+    use super::super::inotify::Events;
+    use super::super::{Lasts, News};
     use super::*;
 
     /// One inotify instance with its marks, and a directory of files.
@@ -268,14 +260,15 @@ mod tests {
         }
 
         fn forget(&mut self, watcher_id: WatcherId, id: WatchId) {
-            self.marks.forget(watcher_id, id, Some(&self.events));
+            self.marks.forget(watcher_id, id, &self.events);
         }
 
         /// Takes all reports, and returns the watches that they end.
         fn fired(&mut self) -> Vec<(WatcherId, WatchId)> {
             let (mut fired, mut reports) = (Vec::new(), Vec::new());
-            while !self.events.is_empty() {
-                assert!(!self.events.take(&mut reports), "no report is lost");
+            while self.events.is_unread() {
+                let lost = self.events.take(News::EVERYWHERE, &mut reports);
+                assert!(!lost, "no report is lost");
                 fired.extend(self.marks.fire(&mut reports, &self.events));
             }
             fired
@@ -289,7 +282,9 @@ mod tests {
 
         /// How many marks the kernel has for this instance.
         fn in_kernel(&self) -> usize {
-            let text = std::fs::read_to_string(self.events.description()).expect("a text");
+            let Descriptor(number) = self.events.descriptor().expect("it has one");
+            let path = format!("/proc/self/fdinfo/{number}");
+            let text = std::fs::read_to_string(path).expect("a text");
             text.lines().filter(|it| it.starts_with("inotify")).count()
         }
     }
@@ -310,7 +305,7 @@ mod tests {
         place.forget(ONE, id);
         close(&path);
         drop(file);
-        assert!(place.events.is_empty(), "nobody waits");
+        assert!(!place.events.is_unread(), "nobody waits");
         assert_eq!(place.in_kernel(), 1, "and the mark was kept");
     }
 
@@ -327,7 +322,7 @@ mod tests {
         let id = place.keep(ONE, &file);
         place.forget(ONE, id);
         close(&path);
-        assert!(place.events.is_empty(), "not even the end of the mark");
+        assert!(!place.events.is_unread(), "not even the end of the mark");
         assert_eq!(place.in_kernel(), 1);
         let id = place.add(ONE, &file, Seen::Door, Lasts::Briefly);
         place.forget(ONE, id);
@@ -371,7 +366,7 @@ mod tests {
         let id = place.keep(ONE, &file);
         drop(file);
         // The close is taken and lost, as by an overflow.
-        place.events.take(&mut Vec::new());
+        place.events.take(News::EVERYWHERE, &mut Vec::new());
         std::fs::remove_file(place.path("a")).expect("deleted");
         assert_eq!(place.fired(), [(ONE, id)]);
         assert!(place.marks.known.is_empty() && place.marks.idle.is_empty());
@@ -459,7 +454,7 @@ mod tests {
             place.forget(ONE, one);
             assert_eq!(place.fired(), [], "only the end of the mark");
             close(&place.path("a"));
-            assert!(place.events.is_empty());
+            assert!(!place.events.is_unread());
             assert_eq!(place.in_kernel(), 1, "that of the file b");
         }
     }

@@ -51,7 +51,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, Id};
 
-use super::{Events, Watch, WatcherId};
+use super::{Descriptor, Watch, WatcherId};
 use crate::foreign::surviving;
 use crate::sys::fork::generation;
 
@@ -112,7 +112,7 @@ impl Reactor {
     }
 
     /// Spawns the reactor in the runtime of the calling task, if it is needed and allowed there.
-    pub(super) fn offer(&'static self, watch: &'static Watch, events: &'static Events) {
+    pub(super) fn offer(&'static self, watch: &'static Watch, events: Descriptor) {
         if self.is_active() || generation() != 0 || !is_allowed() {
             return;
         }
@@ -132,7 +132,7 @@ impl Reactor {
             reactor: self,
             number,
         };
-        runtime.spawn(task.run(watch, events.descriptor()));
+        runtime.spawn(task.run(watch, events));
     }
 
     /// The thread reads the events itself, until the task is polled again. The task is woken for
@@ -155,8 +155,8 @@ struct Task {
 }
 
 impl Task {
-    async fn run(self, watch: &'static Watch, descriptor: RawFd) {
-        let Some(events) = register(descriptor) else {
+    async fn run(self, watch: &'static Watch, events: Descriptor) {
+        let Some(events) = register(events) else {
             return self.refuse();
         };
         // What was queued before is reported at the registration.
@@ -178,7 +178,7 @@ impl Task {
     }
 
     /// Waits for events. Returns `false` when the task has nothing more to do.
-    fn poll_ready(&self, events: &AsyncFd<Number>, context: &mut Context<'_>) -> Poll<bool> {
+    fn poll_ready(&self, events: &AsyncFd<Descriptor>, context: &mut Context<'_>) -> Poll<bool> {
         if !self.is_in_charge(context.waker()) {
             return Poll::Ready(false);
         }
@@ -254,20 +254,18 @@ impl Drop for Busy<'_> {
     }
 }
 
-/// A descriptor that this process never closes.
-struct Number(RawFd);
-
-impl AsRawFd for Number {
+impl AsRawFd for Descriptor {
     fn as_raw_fd(&self) -> RawFd {
         self.0
     }
 }
 
-/// Registers the descriptor with the current runtime. Returns `None` if it has no I/O.
-fn register(descriptor: RawFd) -> Option<AsyncFd<Number>> {
+/// Registers the descriptor, which this process never closes, with the current runtime. Returns
+/// `None` if it has no I/O.
+fn register(events: Descriptor) -> Option<AsyncFd<Descriptor>> {
     // The successor of this function is unsafe, because the descriptor must stay open. It does.
     #[allow(deprecated)]
-    let registered = silently(|| AsyncFd::with_interest(Number(descriptor), Interest::READABLE));
+    let registered = silently(|| AsyncFd::with_interest(events, Interest::READABLE));
     registered?.ok()
 }
 

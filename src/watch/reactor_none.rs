@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Events, Watch};
+use super::{Descriptor, Watch};
 
 #[derive(Default)]
 pub(super) struct Reactor;
@@ -13,9 +13,7 @@ impl Reactor {
         false
     }
 
-    pub(super) fn offer(&self, _: &Watch, events: &Events) {
-        match *events {}
-    }
+    pub(super) fn offer(&self, _: &Watch, _: Descriptor) {}
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{Source, Watch};
+use super::Watch;
 use crate::step;
 
 impl Watch {
@@ -15,12 +15,10 @@ impl Watch {
             // Without a source there is no thread that could wake.
             return Some(0);
         };
-        let pending = match source {
-            // In this order: `reading` is set before an event leaves the kernel's queue. Once it is
-            // cleared again, the thread is not asleep until the table is free.
-            Source::Events(_) => !self.is_quiet() || self.reactor.is_busy(),
-            Source::Timers(_) => false,
-        };
+        let has_events = source.descriptor().is_some();
+        // In this order: `reading` is set before an event leaves the kernel's queue. Once it is
+        // cleared again, the thread is not asleep until the table is free.
+        let pending = has_events && (!self.is_quiet() || self.reactor.is_busy());
         let sleeps = table.asleep.is_some_and(|it| it.until.is_none());
         (!pending && sleeps).then(step::rounds)
     }
@@ -32,10 +30,10 @@ impl Watch {
         let timers: Vec<_> = table.timers.iter().map(|it| left(it.0.0)).collect();
         let until = table.asleep.map(|it| it.until.map(left));
         let quiet = self.is_quiet();
-        let source = match self.source.get() {
+        let source = match self.source.get().map(|it| it.descriptor()) {
             None => "no source",
-            Some(Source::Events(_)) => "events",
-            Some(Source::Timers(_)) => "timers only",
+            Some(Some(_)) => "events",
+            Some(None) => "timers only",
         };
         format!("{source}, asleep {until:?}, timers {timers:?}, quiet {quiet}")
     }

@@ -1,7 +1,10 @@
 //! Timers where there are no file events: a condition variable, which needs no descriptor.
 
+use std::io;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
+
+use super::{News, Source};
 
 #[derive(Default)]
 pub(super) struct Timers {
@@ -9,15 +12,8 @@ pub(super) struct Timers {
     changed: Condvar,
 }
 
-impl Timers {
-    pub(super) fn set(&self, at: Instant) {
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        *due = Some(due.map_or(at, |set| set.min(at)));
-        drop(due);
-        self.changed.notify_one();
-    }
-
-    pub(super) fn sleep(&self, until: Option<Instant>) {
+impl Source for Timers {
+    fn sleep(&self, until: Option<Instant>, _listens: bool) -> News {
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(until) = until {
             *due = Some(due.map_or(until, |set| set.min(until)));
@@ -27,7 +23,10 @@ impl Timers {
             due = match *due {
                 Some(at) if at <= now => {
                     *due = None;
-                    return;
+                    return News {
+                        alarm: true,
+                        ..News::default()
+                    };
                 }
                 Some(at) => {
                     let wait = self.changed.wait_timeout(due, at - now);
@@ -40,61 +39,13 @@ impl Timers {
             };
         }
     }
-}
 
-/// The source of events on platforms that report no closes.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) enum NoEvents {}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-impl NoEvents {
-    pub(super) fn open() -> std::io::Result<Self> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-
-    pub(super) fn add(
-        &self,
-        _: &std::fs::File,
-        _: super::Seen,
-        _: super::Lasts,
-    ) -> std::io::Result<(i32, Option<super::marks::Descriptor>)> {
-        match *self {}
-    }
-
-    pub(super) fn narrow(&self, _: super::marks::Descriptor) -> std::io::Result<i32> {
-        match *self {}
-    }
-
-    pub(super) fn add_process(&self, _: u32) -> std::io::Result<Option<i32>> {
-        match *self {}
-    }
-
-    pub(super) fn remove(&self, _: i32) {
-        match *self {}
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        match *self {}
-    }
-
-    pub(super) fn is_quiet(&self) -> bool {
-        match *self {}
-    }
-
-    pub(super) fn set_timer(&self, _: Instant) -> std::io::Result<()> {
-        match *self {}
-    }
-
-    pub(super) fn sleep(&self, _: Option<Instant>, _: bool) -> super::News {
-        match *self {}
-    }
-
-    pub(super) fn take_ends(&self, _: &mut Vec<super::marks::Report>) {
-        match *self {}
-    }
-
-    pub(super) fn take(&self, _: &mut Vec<super::marks::Report>) -> bool {
-        match *self {}
+    fn set_timer(&self, at: Instant) -> io::Result<()> {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        *due = Some(due.map_or(at, |set| set.min(at)));
+        drop(due);
+        self.changed.notify_one();
+        Ok(())
     }
 }
 
@@ -115,11 +66,11 @@ mod tests {
             let (to, from) = channel();
             let sleeper = timers.clone();
             std::thread::spawn(move || {
-                sleeper.sleep(late);
+                sleeper.sleep(late, true);
                 let _ = to.send(Instant::now());
             });
             let at = Instant::now() + Duration::from_millis(1);
-            timers.set(at);
+            timers.set_timer(at).expect("set");
             // Only a hang takes longer.
             let woke = from.recv_timeout(Duration::from_secs(60));
             assert!(woke.expect("it wakes") >= at);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::record::names_record;
 use crate::step::at_named;
-use crate::sys::dir;
+use crate::sys::dir::{Dir, Directory};
 use crate::sys::file;
 use crate::sys::host::wall_clock_us;
 use crate::sys::id::Id;
@@ -177,7 +177,7 @@ pub(super) fn put_in_place(directory: &Path, form: Form) -> Result<(), (&'static
 /// Creates a place with a free baton under the name `fresh`. Returns `false` if the lock was
 /// removed meanwhile.
 fn prepare_place(fresh: &Path, form: Form) -> io::Result<bool> {
-    let made = dir::make_shared_draft(fresh).and_then(|()| {
+    let made = Dir::make_shared_draft(fresh).and_then(|()| {
         at_named("MakeBaton")?;
         Baton::free(wall_clock_us().max(1)).make(fresh, form)
     });

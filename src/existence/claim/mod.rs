@@ -93,7 +93,7 @@ use crate::owner::{Fate, waits_for_itself};
 use crate::stats::Stats;
 use crate::status::{Changes, Owner, Removal, Status};
 use crate::step::at_named;
-use crate::sys::dir;
+use crate::sys::dir::{Dir, Directory};
 use crate::sys::filesystem::FileSystem;
 use crate::sys::host::wall_clock_us;
 use crate::sys::id::Id;
@@ -203,7 +203,7 @@ impl Claims {
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => {}
             Err(error) if error.kind() == NotFound => {
-                let made = dir::make_shared(&self.directory);
+                let made = Dir::make_shared(&self.directory);
                 made.map_err(|e| self.io("create the directory of the claim", e))?;
             }
             Err(error) if error.kind() == NotADirectory => {

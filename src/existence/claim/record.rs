@@ -23,7 +23,7 @@ use crate::file::wait::EventSource;
 use crate::owner::{Fate, Recorded, identity};
 use crate::status::Owner;
 use crate::step::at_named;
-use crate::sys::dir;
+use crate::sys::dir::{Dir, Directory};
 use crate::sys::file::{self, FileId};
 use crate::sys::filesystem::{FileSystem, Locality};
 use crate::sys::fork::{Private, generation};
@@ -197,7 +197,7 @@ impl Draft {
 
     fn create(&mut self) -> io::Result<()> {
         let path = record_path(&self.directory, &self.id);
-        let file = Private::new(dir::make_record(&path)?);
+        let file = Private::new(Dir::make_record(&path)?);
         let inode = file::id_of(&file)?.inode;
         let text = format!("{} file={inode}\n", self.text);
         (&*file).write_all(text.as_bytes())?;

@@ -21,7 +21,7 @@ use crate::sys::filesystem::FileSystem;
 use crate::sys::flock;
 use crate::sys::fork::Private;
 use crate::sys::refusal;
-use crate::sys::rights::{Rights, name_of};
+use crate::sys::rights::Rights;
 
 /// Room for about 250 entries for each system call.
 const LISTING: usize = 8 * 1024;
@@ -50,6 +50,36 @@ pub(crate) struct Dir {
 }
 
 impl Directory for Dir {
+    fn make_like(path: &Path, model: &Path) -> io::Result<Option<(File, FileId)>> {
+        let parent = open_parent(path)?;
+        let Some(rights) = Rights::at(&parent, Path::new(name_of(model)), model)? else {
+            return Ok(None);
+        };
+        let made = make_in(&parent, Path::new(name_of(path)), &rights)?;
+        file::checked(made).map(Some)
+    }
+
+    fn make_record(path: &Path) -> io::Result<File> {
+        let parent = open_parent(path)?;
+        let rights = rights_of_parent(&parent, path)?;
+        let file = create_new_in(&parent, name_of(path), 0o666)?;
+        let given = Rights::of(&file).and_then(|made| rights.of_record(&made).give(&file));
+        or_undo(&parent, Path::new(name_of(path)), file, given)
+    }
+
+    fn make_shared(path: &Path) -> io::Result<()> {
+        let parent = open_parent(path)?;
+        let rights = shared_in(&parent, path)?;
+        make_directory(&parent, path, ALL, rights)
+    }
+
+    fn make_shared_draft(path: &Path) -> io::Result<()> {
+        let parent = open_parent(path)?;
+        let rights = shared_in(&parent, path)?;
+        fs::mkdirat(&parent, name_of(path), ALL)?;
+        Ok(give_rights(&parent, name_of(path), rights)?)
+    }
+
     fn open(path: &Path) -> io::Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         match fs::open(path, flags, Mode::empty()).and_then(above_standard_streams) {
@@ -234,15 +264,9 @@ impl Dir {
     }
 }
 
-/// Creates a file beside `model`, for the same users. Returns `None` without a model. Fails with
-/// [`io::ErrorKind::AlreadyExists`] if the name exists.
-pub(crate) fn make_like(path: &Path, model: &Path) -> io::Result<Option<(File, FileId)>> {
-    let parent = open_parent(path)?;
-    let Some(rights) = Rights::at(&parent, Path::new(name_of(model)), model)? else {
-        return Ok(None);
-    };
-    let made = make_in(&parent, Path::new(name_of(path)), &rights)?;
-    file::checked(made).map(Some)
+/// Returns the last part of a path: its name in its directory.
+fn name_of(path: &Path) -> &OsStr {
+    path.file_name().unwrap_or_default()
 }
 
 /// Opens the directory of a path, to look up and create names in it.
@@ -295,33 +319,6 @@ fn link_in(directory: &File, file: &File, name: &Path) -> io::Result<()> {
     let source = proc_path(file, &mut buffer);
     let flags = AtFlags::SYMLINK_FOLLOW;
     Ok(fs::linkat(fs::CWD, source, directory, name, flags)?)
-}
-
-/// Creates a record. All users that may create files in its directory may read it, whatever the
-/// umask. Fails with [`io::ErrorKind::AlreadyExists`] if the name exists.
-pub(crate) fn make_record(path: &Path) -> io::Result<File> {
-    let parent = open_parent(path)?;
-    let rights = rights_of_parent(&parent, path)?;
-    let file = create_new_in(&parent, name_of(path), 0o666)?;
-    let given = Rights::of(&file).and_then(|made| rights.of_record(&made).give(&file));
-    or_undo(&parent, Path::new(name_of(path)), file, given)
-}
-
-/// Creates a directory in which all users may work that may work in its parent. An existing one
-/// stays as it is.
-pub(crate) fn make_shared(path: &Path) -> io::Result<()> {
-    let parent = open_parent(path)?;
-    let rights = shared_in(&parent, path)?;
-    make_directory(&parent, path, ALL, rights)
-}
-
-/// Does the same for a directory that is renamed before it is used. It has this name from the
-/// beginning, and must not exist.
-pub(crate) fn make_shared_draft(path: &Path) -> io::Result<()> {
-    let parent = open_parent(path)?;
-    let rights = shared_in(&parent, path)?;
-    fs::mkdirat(&parent, name_of(path), ALL)?;
-    Ok(give_rights(&parent, name_of(path), rights)?)
 }
 
 /// Returns the rights of a shared directory. In a sticky parent no user can change what others have

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Directory, Found, Opened};
 use crate::sys::file::{self, FileId};
-use crate::sys::replace;
+use crate::sys::replace::Draft;
 use crate::sys::rights::Rights;
 
 /// A queue directory.
@@ -16,6 +16,28 @@ pub(crate) struct Dir {
 }
 
 impl Directory for Dir {
+    fn make_like(path: &Path, model: &Path) -> io::Result<Option<(File, FileId)>> {
+        let Some(rights) = Rights::at_path(model)? else {
+            return Ok(None);
+        };
+        file::checked(create(path, &rights)?).map(Some)
+    }
+
+    fn make_record(path: &Path) -> io::Result<File> {
+        File::create_named(path, 0o666)
+    }
+
+    fn make_shared(path: &Path) -> io::Result<()> {
+        match DirBuilder::new().create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn make_shared_draft(path: &Path) -> io::Result<()> {
+        DirBuilder::new().create(path)
+    }
+
     fn open(path: &Path) -> io::Result<Option<Self>> {
         match std::fs::symlink_metadata(path) {
             Ok(found) if found.is_dir() => Ok(Some(Self {
@@ -110,35 +132,8 @@ impl Directory for Dir {
     }
 }
 
-/// Creates a file beside `model`, for the same users as far as bits can. Returns `None` without a
-/// model. Fails with [`io::ErrorKind::AlreadyExists`] if the name exists.
-pub(crate) fn make_like(path: &Path, model: &Path) -> io::Result<Option<(File, FileId)>> {
-    let Some(rights) = Rights::at_path(model)? else {
-        return Ok(None);
-    };
-    file::checked(create(path, &rights)?).map(Some)
-}
-
 fn create(path: &Path, rights: &Rights) -> io::Result<File> {
-    let file = replace::create_named(path, 0o666)?;
+    let file = File::create_named(path, 0o666)?;
     rights.give(&file)?;
     Ok(file)
-}
-
-/// Creates a record, with the rights that the umask allows.
-pub(crate) fn make_record(path: &Path) -> io::Result<File> {
-    replace::create_named(path, 0o666)
-}
-
-/// Creates a directory, with the rights that the umask allows. An existing one stays as it is.
-pub(crate) fn make_shared(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Creates a directory that must not exist.
-pub(crate) fn make_shared_draft(path: &Path) -> io::Result<()> {
-    DirBuilder::new().create(path)
 }

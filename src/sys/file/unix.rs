@@ -13,9 +13,23 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, Stat, chmod, fchmod, fstat, lstat};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, pread, pwrite};
 
-use super::{Facts, FileId, found, refused};
+use super::{Facts, FileId, OpenFile, found, refused};
 use crate::sys::Access;
 use crate::sys::refusal::is_refusal;
+
+impl OpenFile for File {
+    fn facts(&self) -> io::Result<Facts> {
+        Ok(Facts::from(&fstat(self)?))
+    }
+
+    fn read_some_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        Ok(pread(self, buffer, offset)?)
+    }
+
+    fn write_some_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        Ok(pwrite(self, bytes, offset)?)
+    }
+}
 
 impl From<&Stat> for Facts {
     fn from(stat: &Stat) -> Self {
@@ -68,7 +82,7 @@ fn create(path: &Path, access: OFlags, mode: Option<u32>) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens any file that is to be locked, with the same precautions. [`facts_of`] checks whether it
+/// Opens any file that is to be locked, with the same precautions. [`facts_of`](super::facts_of) checks whether it
 /// can be locked.
 pub(crate) fn open_as(path: &Path, access: &Access) -> io::Result<File> {
     let mut flags = match (access.read, access.write || access.append) {
@@ -339,21 +353,6 @@ pub(super) fn facts_at(path: &Path) -> io::Result<Option<Facts>> {
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Returns what an open file is.
-pub(super) fn facts_of(file: &File) -> io::Result<Facts> {
-    Ok(Facts::from(&fstat(file)?))
-}
-
-/// Reads at `offset`. Returns how many bytes were read.
-pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    Ok(pread(file, buffer, offset)?)
-}
-
-/// Writes at `offset`. Returns how many bytes were written.
-pub(super) fn write_some_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
-    Ok(pwrite(file, bytes, offset)?)
 }
 
 /// Marks a ticket as bypassed, or removes the mark. A mark is one byte of content, so that `stat`

@@ -36,7 +36,7 @@ use windows_sys::Win32::Storage::FileSystem::{
     GetFileInformationByHandleEx, SetFileInformationByHandle, WRITE_DAC,
 };
 
-use super::{Facts, FileId, refused};
+use super::{Facts, FileId, OpenFile, refused};
 use crate::sys::Access;
 use crate::sys::id::Id;
 
@@ -67,7 +67,7 @@ fn irregular() -> io::Error {
     refused("it is not a regular file")
 }
 
-/// Opens any file that is to be locked. [`facts_of`] checks whether it can be locked.
+/// Opens any file that is to be locked. [`facts_of`](super::facts_of) checks whether it can be locked.
 pub(crate) fn open_as(path: &Path, access: &Access) -> io::Result<File> {
     let mut options = OpenOptions::new();
     // The right to append alone is not enough to lock.
@@ -184,20 +184,35 @@ fn open_to_look(path: &Path) -> io::Result<Option<File>> {
 /// Returns what is at this path, or `None` if nothing is.
 pub(super) fn facts_at(path: &Path) -> io::Result<Option<Facts>> {
     let open = open_to_look(path)?;
-    open.map(|file| facts_of(&file)).transpose()
+    open.map(|file| file.facts()).transpose()
 }
 
-/// Returns what an open file is. Further names are not counted. It has none if it was deleted.
-pub(super) fn facts_of(file: &File) -> io::Result<Facts> {
-    let metadata = file.metadata()?;
-    let deleted =
-        ask::<FILE_STANDARD_INFO>(file, FileStandardInfo).is_ok_and(|it| it.DeletePending);
-    Ok(Facts {
-        id: id_of(file)?,
-        names: u64::from(!deleted),
-        regular: metadata.is_file(),
-        marked: metadata.modified()? <= latest_mark(),
-    })
+impl OpenFile for File {
+    /// A deleted file has no name.
+    fn facts(&self) -> io::Result<Facts> {
+        let metadata = self.metadata()?;
+        let deleted =
+            ask::<FILE_STANDARD_INFO>(self, FileStandardInfo).is_ok_and(|it| it.DeletePending);
+        Ok(Facts {
+            id: id_of(self)?,
+            names: u64::from(!deleted),
+            regular: metadata.is_file(),
+            marked: metadata.modified()? <= latest_mark(),
+        })
+    }
+
+    /// A range that another handle has locked reads as empty, because a process that needs the
+    /// record has its lock.
+    fn read_some_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self.seek_read(buffer, offset) {
+            Err(error) if is(&error, ERROR_LOCK_VIOLATION) => Ok(0),
+            read => read,
+        }
+    }
+
+    fn write_some_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.seek_write(bytes, offset)
+    }
 }
 
 /// Returns volume and number of a file. ReFS has numbers of 128 bits. The upper half, which is zero
@@ -234,20 +249,6 @@ fn ask<T: Default>(file: &File, class: FILE_INFO_BY_HANDLE_CLASS) -> io::Result<
         0 => Err(io::Error::last_os_error()),
         _ => Ok(found),
     }
-}
-
-/// Reads at `offset`. A range that another handle has locked reads as empty, because a process that
-/// needs the record has its lock.
-pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    match file.seek_read(buffer, offset) {
-        Err(error) if is(&error, ERROR_LOCK_VIOLATION) => Ok(0),
-        read => read,
-    }
-}
-
-/// Writes at `offset`. Returns how many bytes were written.
-pub(super) fn write_some_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
-    file.seek_write(bytes, offset)
 }
 
 /// Deletes a file. Its name is free at once, even if processes have the file open.
@@ -368,7 +369,7 @@ mod tests {
         let file = create_new(&scratch.path().join("ticket")).expect("a file");
         for marked in [false, true, false] {
             set_mark(&file, marked).expect("set");
-            assert_eq!(facts_of(&file).expect("facts").marked, marked);
+            assert_eq!(file.facts().expect("facts").marked, marked);
         }
     }
 

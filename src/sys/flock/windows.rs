@@ -15,6 +15,8 @@ use windows_sys::Win32::Storage::FileSystem::{
 };
 use windows_sys::Win32::System::IO::{OVERLAPPED, OVERLAPPED_0, OVERLAPPED_0_0};
 
+use super::OwnLock;
+
 /// The upper half of the offset of the byte, which is 2⁶². Some servers take no offset from 2⁶³ on.
 const OFFSET_HIGH: u32 = 1 << 30;
 
@@ -32,18 +34,32 @@ fn offset() -> OVERLAPPED {
     }
 }
 
-/// Locks the byte, or fails at once.
-pub(super) fn try_lock_own(file: &File, shared: bool) -> io::Result<()> {
-    let kind = if shared { 0 } else { LOCKFILE_EXCLUSIVE_LOCK };
-    let mut offset = offset();
-    let handle: HANDLE = file.as_raw_handle();
-    // SAFETY: the handle is open. The offset lives until the call returns, and the call does not
-    // continue after it: the handle was opened for synchronous calls.
-    let locked = unsafe {
-        let flags = kind | LOCKFILE_FAIL_IMMEDIATELY;
-        LockFileEx(handle, flags, 0, 1, 0, &raw mut offset)
-    };
-    answer(locked)
+impl OwnLock for File {
+    /// Locks the byte.
+    fn lock_own(&self, shared: bool) -> io::Result<()> {
+        let kind = if shared { 0 } else { LOCKFILE_EXCLUSIVE_LOCK };
+        let mut offset = offset();
+        let handle: HANDLE = self.as_raw_handle();
+        // SAFETY: the handle is open. The offset lives until the call returns, and the call does
+        // not continue after it: the handle was opened for synchronous calls.
+        let locked = unsafe {
+            let flags = kind | LOCKFILE_FAIL_IMMEDIATELY;
+            LockFileEx(handle, flags, 0, 1, 0, &raw mut offset)
+        };
+        answer(locked)
+    }
+
+    /// Unlocks the whole file or the byte.
+    fn unlock_any(&self) -> io::Result<()> {
+        #[allow(clippy::disallowed_methods)] // The one place, with its parent.
+        let whole = fs2::FileExt::unlock(self);
+        whole.or_else(|error| unlock_own(self).map_err(|_| error))
+    }
+
+    /// The handle has both locks, and the first unlock releases the exclusive one.
+    fn drop_exclusive(&self) -> io::Result<()> {
+        self.unlock_any()
+    }
 }
 
 /// Unlocks the byte.
@@ -60,19 +76,6 @@ fn answer(result: i32) -> io::Result<()> {
         0 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
-}
-
-/// Unlocks what is locked: the whole file or the byte.
-pub(super) fn unlock(file: &File) -> io::Result<()> {
-    #[allow(clippy::disallowed_methods)] // The one place, with its parent.
-    let whole = fs2::FileExt::unlock(file);
-    whole.or_else(|error| unlock_own(file).map_err(|_| error))
-}
-
-/// Ends the conversion of an exclusive lock into a shared one. The handle has both, and the first
-/// unlock releases the exclusive one.
-pub(super) fn drop_exclusive(file: &File) -> io::Result<()> {
-    unlock(file)
 }
 
 /// Returns whether no handle has locked any of the first bytes of a file.

@@ -9,17 +9,25 @@ use std::ffi::CStr;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
-use super::{Birth, Facts, Life, image_digest, machine_digest};
+use super::{Birth, Facts, Life, Platform, ThisPlatform, image_digest, machine_digest};
 
-impl Facts {
-    /// Returns what distinguishes this process.
-    pub(crate) fn own() -> Self {
-        Self {
+impl Platform for ThisPlatform {
+    fn own() -> Facts {
+        Facts {
             birth: birth_of(std::process::id()),
             boot: boot_id(),
             space: pid_space(),
             machine: machine_id(),
             image: image_id(),
+        }
+    }
+
+    fn look(pid: u32) -> Life {
+        let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let absent = number.is_some_and(|it| test_kill_process(it) == Err(Errno::SRCH));
+        match absent && hides_nobody() {
+            true => Life::Ended,
+            false => Life::Runs(birth_of(pid)),
         }
     }
 }
@@ -105,15 +113,6 @@ fn birth_of(pid: u32) -> Birth {
     Birth {
         start: start_of(pid),
         serial: None,
-    }
-}
-
-pub(crate) fn look(pid: u32) -> Life {
-    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let absent = number.is_some_and(|it| test_kill_process(it) == Err(Errno::SRCH));
-    match absent && hides_nobody() {
-        true => Life::Ended,
-        false => Life::Runs(birth_of(pid)),
     }
 }
 

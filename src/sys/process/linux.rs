@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags, fstat};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
-use super::{Birth, Facts, Life, image_digest, machine_digest};
+use super::{Birth, Facts, Life, Platform, ThisPlatform, image_digest, machine_digest};
 use crate::sys::file::above_standard_streams;
 use crate::sys::filesystem::FileSystem;
 
@@ -22,20 +22,51 @@ const GET_PID_NAMESPACE: libc::Ioctl = 0xff05;
 /// `/proc/self/ns/time` in the initial time namespace.
 const INITIAL_TIME: &str = "time:[4026531834]";
 
-impl Facts {
-    /// Returns what distinguishes this process.
-    pub(crate) fn own() -> Self {
-        let birth = match look(std::process::id()) {
+impl Platform for ThisPlatform {
+    fn own() -> Facts {
+        let birth = match Self::look(std::process::id()) {
             Life::Runs(birth) => birth,
             Life::Ended => Birth::default(),
         };
-        Self {
+        Facts {
             birth,
             boot: boot_id(),
             space: pid_space(),
             machine: machine_id(),
             image: image_id(),
         }
+    }
+
+    fn look(pid: u32) -> Life {
+        let start = || Proc::of_this_namespace()?.start_of(pid);
+        let Some(number) = number(pid) else {
+            return Life::Runs(Birth::default());
+        };
+        match open_pidfd(pid) {
+            Ok(Some(process)) => {
+                let start = start();
+                // Checked last: as long as it runs, no other process has its pid.
+                match has_ended(&process) {
+                    true => Life::Ended,
+                    false => Life::Runs(Birth {
+                        start,
+                        serial: serial_of(&process),
+                    }),
+                }
+            }
+            Ok(None) => Life::Ended,
+            // No descriptor is left, or a filter refuses the call.
+            Err(_) if test_kill_process(number) == Err(Errno::SRCH) => Life::Ended,
+            Err(_) => Life::Runs(Birth {
+                start: start(),
+                serial: None,
+            }),
+        }
+    }
+
+    fn command_line(pid: u32) -> Option<String> {
+        let bytes = Proc::of_this_namespace()?.read(&format!("{pid}/cmdline"))?;
+        crate::sys::lock_table::words_of(&bytes)
     }
 }
 
@@ -96,43 +127,10 @@ fn image_id() -> Option<String> {
     Some(image_digest(&bytes))
 }
 
-pub(crate) fn look(pid: u32) -> Life {
-    let start = || Proc::of_this_namespace()?.start_of(pid);
-    let Some(number) = number(pid) else {
-        return Life::Runs(Birth::default());
-    };
-    match open_pidfd(pid) {
-        Ok(Some(process)) => {
-            let start = start();
-            // Checked last: as long as it runs, no other process has its pid.
-            match has_ended(&process) {
-                true => Life::Ended,
-                false => Life::Runs(Birth {
-                    start,
-                    serial: serial_of(&process),
-                }),
-            }
-        }
-        Ok(None) => Life::Ended,
-        // No descriptor is left, or a filter refuses the call.
-        Err(_) if test_kill_process(number) == Err(Errno::SRCH) => Life::Ended,
-        Err(_) => Life::Runs(Birth {
-            start: start(),
-            serial: None,
-        }),
-    }
-}
-
 /// Returns a file that becomes readable when the process ends, or `None` if there is no such
 /// process. Only Linux has such files.
 pub(crate) fn open(pid: u32) -> std::io::Result<Option<File>> {
     Ok(open_pidfd(pid)?.map(File::from))
-}
-
-/// Returns the command line of a process of this pid namespace, its arguments separated by spaces.
-pub(crate) fn command_line(pid: u32) -> Option<String> {
-    let bytes = Proc::of_this_namespace()?.read(&format!("{pid}/cmdline"))?;
-    crate::sys::lock_table::words_of(&bytes)
 }
 
 fn open_pidfd(pid: u32) -> std::io::Result<Option<OwnedFd>> {
@@ -264,6 +262,6 @@ mod tests {
             pid_space().map(|it| format!("pid:[{it}]")),
             "one number"
         );
-        assert!(Facts::own().birth.start.is_some());
+        assert!(ThisPlatform::own().birth.start.is_some());
     }
 }

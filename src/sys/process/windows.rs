@@ -19,12 +19,11 @@ use windows_sys::Win32::System::Threading::{
 };
 use windows_sys::w;
 
-use super::{Birth, Facts, Life, machine_digest};
+use super::{Birth, Facts, Life, Platform, ThisPlatform, machine_digest};
 
-impl Facts {
-    /// Returns what distinguishes this process.
-    pub(crate) fn own() -> Self {
-        Self {
+impl Platform for ThisPlatform {
+    fn own() -> Facts {
+        Facts {
             // SAFETY: takes nothing. The handle means this process and need not be closed.
             birth: birth_of(unsafe { GetCurrentProcess() }),
             boot: None,
@@ -33,6 +32,33 @@ impl Facts {
             machine: machine_id(),
             // A process executes one image only.
             image: None,
+        }
+    }
+
+    fn look(pid: u32) -> Life {
+        // Pid 0 belongs to the system, and the call refuses it as if there were no such process.
+        if pid == 0 || pid == u32::MAX {
+            return Life::Runs(Birth::default());
+        }
+        let rights = PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_SYNCHRONIZE;
+        // SAFETY: takes numbers only.
+        let handle = unsafe { OpenProcess(rights, 0, pid) };
+        if handle.is_null() {
+            let error = io::Error::last_os_error().raw_os_error();
+            let absent = error == i32::try_from(ERROR_INVALID_PARAMETER).ok();
+            return match absent {
+                true => Life::Ended,
+                // A process of another user.
+                false => Life::Runs(Birth::default()),
+            };
+        }
+        // SAFETY: the call has just created this handle, and nothing else knows it.
+        let process = unsafe { OwnedHandle::from_raw_handle(handle) };
+        // SAFETY: the handle is open, with the right to wait for it.
+        match unsafe { WaitForSingleObject(process.as_raw_handle(), 0) } {
+            // It has ended, and a handle of another process keeps its pid.
+            WAIT_OBJECT_0 => Life::Ended,
+            _ => Life::Runs(birth_of(process.as_raw_handle())),
         }
     }
 }
@@ -90,32 +116,5 @@ fn birth_of(process: HANDLE) -> Birth {
     Birth {
         start: (status != 0).then_some(start),
         serial: None,
-    }
-}
-
-pub(crate) fn look(pid: u32) -> Life {
-    // Pid 0 belongs to the system, and the call refuses it as if there were no such process.
-    if pid == 0 || pid == u32::MAX {
-        return Life::Runs(Birth::default());
-    }
-    let rights = PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_SYNCHRONIZE;
-    // SAFETY: takes numbers only.
-    let handle = unsafe { OpenProcess(rights, 0, pid) };
-    if handle.is_null() {
-        let error = io::Error::last_os_error().raw_os_error();
-        let absent = error == i32::try_from(ERROR_INVALID_PARAMETER).ok();
-        return match absent {
-            true => Life::Ended,
-            // A process of another user.
-            false => Life::Runs(Birth::default()),
-        };
-    }
-    // SAFETY: the call has just created this handle, and nothing else knows it.
-    let process = unsafe { OwnedHandle::from_raw_handle(handle) };
-    // SAFETY: the handle is open, with the right to wait for it.
-    match unsafe { WaitForSingleObject(process.as_raw_handle(), 0) } {
-        // It has ended, and a handle of another process keeps its pid.
-        WAIT_OBJECT_0 => Life::Ended,
-        _ => Life::Runs(birth_of(process.as_raw_handle())),
     }
 }

@@ -1,5 +1,4 @@
-//! Replacing a file as a whole: files without a name, links, and the order in which changes reach
-//! the disk.
+//! Replacing a file on Unix, which gives its rights to the new one.
 
 use std::fs::File;
 use std::io;
@@ -8,59 +7,74 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, linkat, lstat};
 use rustix::io::Errno;
 
-use super::file::{
+use super::Draft;
+use crate::sys::file::{
     self, above_standard_streams, create_new_in, mode_of, proc_path, refuse_irregular, sync,
 };
-use super::refusal;
-use super::rights::Rights;
+use crate::sys::refusal;
+use crate::sys::rights::Rights;
 
-/// Opens a file without a name in this directory. It is gone at the latest when its process dies.
-/// Returns `None` if there are no such files.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) fn open_nameless(directory: &Path, mode: u32) -> io::Result<Option<File>> {
-    match file::open_nameless_in(CWD, directory, mode & 0o777) {
-        Ok(file) => Ok(Some(file)),
-        // Not on this file system, not with this kernel, or not in this sandbox.
-        Err(error) if refusal::is_refusal(&error.into()) => Ok(None),
-        Err(error) => Err(error.into()),
+impl Draft for File {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn open_nameless(directory: &Path, mode: u32) -> io::Result<Option<Self>> {
+        match file::open_nameless_in(CWD, directory, mode & 0o777) {
+            Ok(file) => Ok(Some(file)),
+            // Not on this file system, not with this kernel, or not in this sandbox.
+            Err(error) if refusal::is_refusal(&error.into()) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn name(&self, path: &Path) -> io::Result<bool> {
+        let mut buffer = [0; 32];
+        let source = proc_path(self, &mut buffer);
+        match linkat(CWD, source, CWD, path, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from) {
+            Ok(()) => Ok(true),
+            Err(error) if refusal::is_refusal_by_proc(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn create_named(path: &Path, mode: u32) -> io::Result<Self> {
+        Ok(create_new_in(CWD, path, mode & 0o777)?)
+    }
+
+    fn open_named(path: &Path) -> io::Result<Option<Self>> {
+        let careful = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let open = |access| rustix::fs::open(path, access | careful, Mode::empty());
+        // It has the rights of its target, which may be for reading only or for writing only.
+        let opened = match open(OFlags::RDONLY) {
+            Err(Errno::ACCESS) => open(OFlags::WRONLY),
+            opened => opened,
+        };
+        match opened.and_then(above_standard_streams) {
+            Ok(file) => Ok(Some(File::from(file))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn dress(&self, look: Option<&Look>, bits: Option<u32>) -> io::Result<()> {
+        if let Some(look) = look {
+            look.rights.hand_over(self)?;
+        }
+        match (look, bits) {
+            (_, Some(bits)) => file::set_bits(self, bits & 0o777),
+            (Some(look), None) => look.give(self),
+            (None, None) => Ok(()),
+        }
     }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn open_nameless(_directory: &Path, _mode: u32) -> io::Result<Option<File>> {
-    Ok(None)
-}
-
-/// Creates a file under this name, which must not exist.
-pub(crate) fn create_named(path: &Path, mode: u32) -> io::Result<File> {
-    Ok(create_new_in(CWD, path, mode & 0o777)?)
-}
-
-/// Opens the temporary file of this name, if there is one.
-pub(crate) fn open_named(path: &Path) -> io::Result<Option<File>> {
-    let careful = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let open = |access| rustix::fs::open(path, access | careful, Mode::empty());
-    // It has the rights of its target, which may be for reading only or for writing only.
-    let opened = match open(OFlags::RDONLY) {
-        Err(Errno::ACCESS) => open(OFlags::WRONLY),
-        opened => opened,
-    };
-    match opened.and_then(above_standard_streams) {
-        Ok(file) => Ok(Some(File::from(file))),
-        Err(Errno::NOENT) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Gives a nameless file a name, which must not exist. Returns `false` if that is refused, so that
-/// a file must be created under a name.
-pub(crate) fn name(file: &File, path: &Path) -> io::Result<bool> {
-    let mut buffer = [0; 32];
-    let source = proc_path(file, &mut buffer);
-    match linkat(CWD, source, CWD, path, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from) {
-        Ok(()) => Ok(true),
-        Err(error) if refusal::is_refusal_by_proc(&error) => Ok(false),
-        Err(error) => Err(error),
+impl Look {
+    fn give(&self, file: &File) -> io::Result<()> {
+        self.rights.give(file)?;
+        // Set-id bits mean something else under another owner.
+        if self.special == 0 || !self.rights.have_owner(file)? {
+            return Ok(());
+        }
+        let mode = mode_of(&fstat(file)?) & 0o777 | self.special;
+        file::set_bits(file, mode)
     }
 }
 
@@ -118,27 +132,6 @@ pub(crate) fn look_of(path: &Path) -> io::Result<Option<Look>> {
     let rights = Rights::at_path(path)?;
     let special = mode_of(&stat) & 0o7000;
     Ok(rights.map(|rights| Look { rights, special }))
-}
-
-/// Gives a file the rights of the one that it replaces: the same users may use it, and no others.
-/// It gets the owner and the group as far as this process may set them. With `bits` it has these
-/// bits instead.
-pub(crate) fn make_look(file: &File, look: &Look, bits: Option<u32>) -> io::Result<()> {
-    look.rights.hand_over(file)?;
-    if let Some(bits) = bits {
-        return set_bits(file, bits);
-    }
-    look.rights.give(file)?;
-    // Set-id bits mean something else under another owner.
-    if look.special == 0 || !look.rights.have_owner(file)? {
-        return Ok(());
-    }
-    let mode = mode_of(&fstat(file)?) & 0o777 | look.special;
-    file::set_bits(file, mode)
-}
-
-pub(crate) fn set_bits(file: &File, mode: u32) -> io::Result<()> {
-    file::set_bits(file, mode & 0o777)
 }
 
 /// Ensures that changes of names in this directory survive a loss of power.

@@ -15,22 +15,33 @@ use windows_sys::Win32::Security::{
 };
 use windows_sys::Win32::Storage::FileSystem::{FILE_FLAG_OPEN_REPARSE_POINT, READ_CONTROL};
 
-use super::file;
+use super::Draft;
+use crate::sys::file;
 
-pub(crate) fn open_nameless(_directory: &Path, _mode: u32) -> io::Result<Option<File>> {
-    Ok(None)
-}
+impl Draft for File {
+    fn create_named(path: &Path, _mode: u32) -> io::Result<Self> {
+        file::create_new(path)
+    }
 
-pub(crate) fn create_named(path: &Path, _mode: u32) -> io::Result<File> {
-    file::create_new(path)
-}
+    fn open_named(path: &Path) -> io::Result<Option<Self>> {
+        Ok(file::open_existing(path)?.map(|(file, _)| file))
+    }
 
-pub(crate) fn open_named(path: &Path) -> io::Result<Option<File>> {
-    Ok(file::open_existing(path)?.map(|(file, _)| file))
-}
-
-pub(crate) fn name(_file: &File, _path: &Path) -> io::Result<bool> {
-    Ok(false)
+    fn dress(&self, look: Option<&Look>, _bits: Option<u32>) -> io::Result<()> {
+        let Some(list) = look.and_then(|it| it.list.as_ref()) else {
+            return Ok(());
+        };
+        let descriptor = list.as_ptr().cast_mut().cast();
+        // SAFETY: the handle is open, with the right to set the list. The system has written the
+        // descriptor, which points only into itself, and the call only reads it.
+        let status = unsafe {
+            SetKernelObjectSecurity(self.as_raw_handle(), DACL_SECURITY_INFORMATION, descriptor)
+        };
+        match status {
+            0 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Gives a file of ours a second name, which must not exist.
@@ -94,27 +105,6 @@ fn list_of(file: &File) -> Option<Vec<u8>> {
     }
 }
 
-/// Gives a file the access list of the one that it replaces. Permission bits mean nothing here.
-pub(crate) fn make_look(file: &File, look: &Look, _bits: Option<u32>) -> io::Result<()> {
-    let Some(list) = &look.list else {
-        return Ok(());
-    };
-    let descriptor = list.as_ptr().cast_mut().cast();
-    // SAFETY: the handle is open, with the right to set the list. The system has written the
-    // descriptor, which points only into itself, and the call only reads it.
-    let status = unsafe {
-        SetKernelObjectSecurity(file.as_raw_handle(), DACL_SECURITY_INFORMATION, descriptor)
-    };
-    match status {
-        0 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
-}
-
-pub(crate) fn set_bits(_file: &File, _mode: u32) -> io::Result<()> {
-    Ok(())
-}
-
 /// Ensures that changes of names in this directory survive a loss of power, if the system allows
 /// this process to write to the directory.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
@@ -174,12 +164,12 @@ mod tests {
     fn a_new_file_admits_the_users_of_the_old_one() {
         let scratch = tempfile::tempdir().expect("a directory");
         let [old, new] = ["old", "new"].map(|it| scratch.path().join(it));
-        close_to_others(&create_named(&old, 0).expect("a file"));
-        let file = create_named(&new, 0).expect("a file");
+        close_to_others(&File::create_named(&old, 0).expect("a file"));
+        let file = File::create_named(&new, 0).expect("a file");
         let list = |path: &Path| look_of(path).expect("readable").expect("there").list;
         assert_ne!(list(&new), list(&old));
         let look = look_of(&old).expect("readable").expect("there");
-        make_look(&file, &look, None).expect("its list");
+        file.dress(Some(&look), None).expect("its list");
         assert_eq!(list(&new), list(&old));
         sync_directory(scratch.path()).expect("synced");
     }

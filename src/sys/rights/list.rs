@@ -1,6 +1,5 @@
 //! Rights on Linux: given whole, by an access list where the bits do not suffice.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -213,9 +212,4 @@ fn read(get: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> List {
         }
         Err(error) => Err(error),
     }
-}
-
-/// Returns the last part of a path: its name in its directory.
-pub(in crate::sys) fn name_of(path: &Path) -> &OsStr {
-    path.file_name().unwrap_or_default()
 }

@@ -35,9 +35,6 @@ mod bits;
 #[path = "list.rs"]
 mod list;
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) use list::name_of;
-
 const READ: u32 = 4;
 const WRITE: u32 = 2;
 const ENTER: u32 = 1;

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::loss::{Loss, Lost};
 use crate::owner::identity;
 use crate::step::at_named;
-use crate::sys::dir;
+use crate::sys::dir::{Dir, Directory};
 use crate::sys::file::{self, FileId};
 use crate::sys::fork::{Private, generation};
 use crate::sys::id::Id;
@@ -54,7 +54,7 @@ impl Draft {
         let program: String = program.chars().take(LONGEST / 8).collect();
         let words = identity().words(lock.label.as_deref());
         at_named("WritePid")?;
-        let file = Private::new(dir::make_record(&path)?);
+        let file = Private::new(Dir::make_record(&path)?);
         let mut draft = Self {
             path,
             id: file::id_of(&file)?,
