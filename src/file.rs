@@ -77,7 +77,7 @@ pub struct FileLock {
 }
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+struct Shared {
     target: Arc<PathLock>,
     config: FileConfig,
     ledger: Arc<Ledger>,
@@ -103,9 +103,6 @@ impl FileLock {
     }
 
     fn with_config(path: &Path, config: FileConfig) -> Result<Self> {
-        if let Some(text) = config.contradiction() {
-            return Err(Error::at(ErrorKind::InvalidInput, text, path));
-        }
         check_pause("poll_interval", config.poll_interval, path)?;
         let path = match config.follow_symlinks {
             true => canonical_behind_links(path)?,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::backend::Setting;
 use crate::error::{Error, ErrorKind, Result};
-use crate::existence::claim;
-use crate::fair::{Fair, FifoConfig, FifoRwLock, FifoSemaphore, SemaphoreOptions};
+use crate::existence::claim::{self, claim_directory};
+use crate::fair::{Fair, FifoConfig, FifoKind, FifoRwLock, FifoSemaphore, SemaphoreOptions};
 use crate::lock::Capabilities;
 use crate::options::setters;
 use crate::sys::filesystem::FileSystem;
@@ -22,7 +22,6 @@ mod recorded;
 mod sweep;
 
 pub use lock::NamedLock;
-use lock::Place;
 pub use name::LockName;
 pub use sweep::Sweep;
 
@@ -367,5 +366,80 @@ impl LockDir {
             place.recorded = Some(path);
         }
         Ok(place)
+    }
+}
+
+/// Where the files of a name are.
+struct Place {
+    /// Without an extension.
+    stem: PathBuf,
+    recorded: Option<PathBuf>,
+}
+
+impl Place {
+    /// Returns the path of the lock file.
+    fn lock(&self) -> PathBuf {
+        let mut path = self.stem.clone().into_os_string();
+        path.push(".lock");
+        path.into()
+    }
+
+    /// Refuses a name that a semaphore uses.
+    fn refuse_semaphore(&self) -> Result<()> {
+        match FifoKind::at(&self.stem)? {
+            Some(kind @ FifoKind::Semaphore { limit }) => {
+                let text = format!("this name is in use for a {kind} of {limit} permits");
+                Err(Error::at(ErrorKind::Incompatible, text, &self.stem))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a name that a semaphore uses, or a lock by another method.
+    fn refuse_others(&self) -> Result<()> {
+        self.refuse_semaphore()?;
+        let path = self.lock();
+        let claim = claim_directory(&path);
+        let exists = claim.try_exists();
+        if exists.map_err(|e| Error::io("look for the claims in", &claim, e))? {
+            let text = "this name is in use for a lock of another method, Method::Mkdir or Method::CreateNew";
+            return Err(Error::at(ErrorKind::Incompatible, text, claim));
+        }
+        match std::fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => {
+                let text = "a directory is at the path of the lock file: this name is in use for another method";
+                Err(Error::at(ErrorKind::Incompatible, text, &path))
+            }
+            // Any other problem appears when the file is opened.
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a name whose lock file, or the queue beside it, exists already.
+    fn refuse_lock_file(&self) -> Result<()> {
+        let path = self.lock();
+        let text = match FifoKind::at(&path)? {
+            Some(kind) => {
+                format!("this name is in use for a {kind} of another method, Method::Fifo")
+            }
+            // Any other problem appears when the claim is made.
+            None if path.symlink_metadata().is_err() => return Ok(()),
+            None => {
+                "this name is in use for a lock of another method: its lock file exists".to_owned()
+            }
+        };
+        Err(Error::at(ErrorKind::Incompatible, text, path))
+    }
+
+    /// Refuses a name that a lock uses.
+    fn refuse_lock(&self) -> Result<()> {
+        let path = self.lock();
+        match FifoKind::at(&path)? {
+            Some(kind) => {
+                let text = format!("this name is in use for a {kind}, not for a semaphore");
+                Err(Error::at(ErrorKind::Incompatible, text, &path))
+            }
+            None => Ok(()),
+        }
     }
 }

@@ -393,7 +393,7 @@ impl Watch {
     /// # Errors
     ///
     /// Those of [`Watch::add`].
-    pub(crate) fn add_kept(
+    fn add_kept(
         &'static self,
         watcher_id: WatcherId,
         file: &File,

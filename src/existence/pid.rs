@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::pidfile::{Memory, PidFile, PidHold};
-use super::pending::{Presence, PresencePending};
+use super::{Presence, PresencePending};
 use crate::acquire::Acquire;
 use crate::any::{AnyLock, becomes_any};
 use crate::error::{Error, ErrorKind, Result};

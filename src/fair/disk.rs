@@ -31,7 +31,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::door::Door;
+use crate::door::Door;
 use super::queue_dir::{Other, OwnTicket, QueueDir};
 use super::record::{self, Content, Draft, Record};
 use super::slots::Slots;

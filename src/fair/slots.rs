@@ -19,7 +19,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::door::{Door, unlink_if_same};
+use crate::door::{Door, unlink_if_same};
 use super::{Place, Settings, Site};
 use crate::error::{Error, ErrorKind, Result};
 use crate::step::{self, Step};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::FileLock;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::options::setters;
 use crate::watch::wait::Wait;
 
@@ -69,7 +69,7 @@ impl Default for FileConfig {
 
 impl FileConfig {
     /// Returns why the options contradict each other, if they do.
-    pub(super) fn contradiction(&self) -> Option<&'static str> {
+    fn contradiction(&self) -> Option<&'static str> {
         let writes = self.write || self.append;
         let bad_mode = self.mode.is_some_and(|bits| bits & !0o777 != 0);
         match () {
@@ -128,6 +128,10 @@ impl FileOptions {
 
     /// Opens the lock; see [`FileLock::open`].
     pub fn open(self, path: impl AsRef<Path>) -> Result<FileLock> {
-        FileLock::with_config(path.as_ref(), self.config)
+        let path = path.as_ref();
+        match self.config.contradiction() {
+            Some(text) => Err(Error::at(ErrorKind::InvalidInput, text, path)),
+            None => FileLock::with_config(path, self.config),
+        }
     }
 }

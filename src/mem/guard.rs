@@ -160,10 +160,9 @@ impl Pending for MemPending {
                 let caller = Caller {
                     mode: self.mode,
                     by: by(),
-                    most: request.max_waiting,
-                    waker: cx.waker(),
                 };
-                match self.core.line.enter(caller)? {
+                let line = &self.core.line;
+                match line.enter(caller, request.max_waiting, cx.waker())? {
                     Entered::Granted(grant) => Some(grant),
                     Entered::Waiting(entry) => {
                         self.entry = Some(entry);

@@ -162,12 +162,9 @@ pub(super) enum Entered {
 }
 
 /// A caller that may queue.
-pub(super) struct Caller<'a> {
+pub(super) struct Caller {
     pub(super) mode: Mode,
     pub(super) by: By,
-    /// Fail if this many already wait.
-    pub(super) most: Option<usize>,
-    pub(super) waker: &'a Waker,
 }
 
 impl Line {
@@ -283,17 +280,23 @@ impl Line {
         outcome
     }
 
-    /// Grants at once if the caller need not wait; otherwise queues it.
-    pub(super) fn enter(&self, caller: Caller<'_>) -> Result<Entered> {
+    /// Grants at once if the caller need not wait; otherwise queues it. Fails if `most` already
+    /// wait.
+    pub(super) fn enter(
+        &self,
+        caller: Caller,
+        most: Option<usize>,
+        waker: &Waker,
+    ) -> Result<Entered> {
         let parts = self.parts_for(caller.mode)?;
-        let waker = SafeWaker::of(caller.waker);
+        let waker = SafeWaker::of(waker);
         let entered = self.locked(|state| {
             if let Some(grant) = state.enter_at_once(caller.mode, parts, &caller.by) {
                 state.to_drop.push(waker);
                 return Ok(Entered::Granted(grant));
             }
             let waiting = state.waiting();
-            if caller.most.is_some_and(|most| waiting >= most) {
+            if most.is_some_and(|most| waiting >= most) {
                 state.to_drop.push(waker);
                 return Err(waiting);
             }
@@ -306,7 +309,7 @@ impl Line {
         });
         entered.map_err(|waiting| {
             let path = self.path.display();
-            let most = caller.most.unwrap_or_default();
+            let most = most.unwrap_or_default();
             let text = format!("{waiting} already wait, and at most {most} may: {path}");
             Error::new(ErrorKind::Busy, text)
         })

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use super::fake::FakeLock;
 use super::name::LockName;
-use super::{LockDirConfig, Method};
+use super::{LockDirConfig, Method, Place};
 use crate::acquire::Acquire;
 use crate::any::{AnyGuard, AnyLock, becomes_any};
 use crate::door::remove_file;
-use crate::error::{Error, ErrorKind, Result};
-use crate::existence::claim::{ClaimConfig, ClaimLock, Form, claim_directory};
-use crate::fair::{Fair, FifoKind, FifoLock};
+use crate::error::Result;
+use crate::existence::claim::{ClaimConfig, ClaimLock, Form};
+use crate::fair::{Fair, FifoLock};
 use crate::file::FileLock;
 use crate::lock::{Capabilities, Handle, Local, Lock, WeakCore, is_lock, local_handle};
 use crate::stats::Stats;
@@ -49,81 +49,6 @@ struct Shared {
     path: PathBuf,
     /// Where the whole name is recorded, if the file name is a shortened one.
     recorded: Option<PathBuf>,
-}
-
-/// Where the files of a name are.
-pub(crate) struct Place {
-    /// Without an extension.
-    pub(crate) stem: PathBuf,
-    pub(crate) recorded: Option<PathBuf>,
-}
-
-impl Place {
-    /// Returns the path of the lock file.
-    pub(crate) fn lock(&self) -> PathBuf {
-        let mut path = self.stem.clone().into_os_string();
-        path.push(".lock");
-        path.into()
-    }
-
-    /// Refuses a name that a semaphore uses.
-    fn refuse_semaphore(&self) -> Result<()> {
-        match FifoKind::at(&self.stem)? {
-            Some(kind @ FifoKind::Semaphore { limit }) => {
-                let text = format!("this name is in use for a {kind} of {limit} permits");
-                Err(Error::at(ErrorKind::Incompatible, text, &self.stem))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses a name that a semaphore uses, or a lock by another method.
-    pub(crate) fn refuse_others(&self) -> Result<()> {
-        self.refuse_semaphore()?;
-        let path = self.lock();
-        let claim = claim_directory(&path);
-        let exists = claim.try_exists();
-        if exists.map_err(|e| Error::io("look for the claims in", &claim, e))? {
-            let text = "this name is in use for a lock of another method, Method::Mkdir or Method::CreateNew";
-            return Err(Error::at(ErrorKind::Incompatible, text, claim));
-        }
-        match std::fs::symlink_metadata(&path) {
-            Ok(found) if found.is_dir() => {
-                let text = "a directory is at the path of the lock file: this name is in use for another method";
-                Err(Error::at(ErrorKind::Incompatible, text, &path))
-            }
-            // Any other problem appears when the file is opened.
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses a name whose lock file, or the queue beside it, exists already.
-    fn refuse_lock_file(&self) -> Result<()> {
-        let path = self.lock();
-        let text = match FifoKind::at(&path)? {
-            Some(kind) => {
-                format!("this name is in use for a {kind} of another method, Method::Fifo")
-            }
-            // Any other problem appears when the claim is made.
-            None if path.symlink_metadata().is_err() => return Ok(()),
-            None => {
-                "this name is in use for a lock of another method: its lock file exists".to_owned()
-            }
-        };
-        Err(Error::at(ErrorKind::Incompatible, text, path))
-    }
-
-    /// Refuses a name that a lock uses.
-    pub(crate) fn refuse_lock(&self) -> Result<()> {
-        let path = self.lock();
-        match FifoKind::at(&path)? {
-            Some(kind) => {
-                let text = format!("this name is in use for a {kind}, not for a semaphore");
-                Err(Error::at(ErrorKind::Incompatible, text, &path))
-            }
-            None => Ok(()),
-        }
-    }
 }
 
 impl NamedLock {

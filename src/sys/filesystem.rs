@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use super::file::AsOpen;
+
 #[cfg_attr(
     any(target_os = "linux", target_os = "android"),
     path = "filesystem/linux.rs"
@@ -11,16 +13,13 @@ use std::path::Path;
     path = "filesystem/bsd.rs"
 )]
 #[cfg_attr(windows, path = "filesystem/windows.rs")]
-#[cfg_attr(
-    not(any(
-        target_os = "linux",
-        target_os = "android",
-        target_os = "macos",
-        target_os = "freebsd",
-        windows
-    )),
-    path = "filesystem/other.rs"
-)]
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "macos",
+    target_os = "freebsd",
+    windows
+))]
 mod arm;
 
 /// A file system.
@@ -47,30 +46,55 @@ pub(crate) enum Locality {
     Unknown,
 }
 
+/// What the platform tells of a file system. What it does not tell, it leaves to the methods here.
+trait Platform {
+    fn traits_of(_file: &impl AsOpen) -> u8 {
+        0
+    }
+
+    fn traits_at(_path: &Path) -> u8 {
+        0
+    }
+}
+
 #[cfg(any(
     target_os = "linux",
     target_os = "android",
     target_os = "macos",
     target_os = "freebsd"
 ))]
+impl Platform for FileSystem {
+    fn traits_of(file: &impl AsOpen) -> u8 {
+        rustix::fs::fstatfs(file).map_or(0, |it| arm::traits_of(&it))
+    }
+
+    fn traits_at(path: &Path) -> u8 {
+        rustix::fs::statfs(path).map_or(0, |it| arm::traits_of(&it))
+    }
+}
+
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "macos",
+    target_os = "freebsd",
+    windows
+)))]
+impl Platform for FileSystem {}
+
 impl FileSystem {
     /// Returns the file system of an open file.
-    pub(crate) fn of(file: impl std::os::fd::AsFd) -> Self {
-        Self::found(rustix::fs::fstatfs(file))
+    pub(crate) fn of(file: &impl AsOpen) -> Self {
+        let traits = Self::traits_of(file);
+        Self { traits }
     }
 
     /// Returns the file system of what is at this path.
     pub(crate) fn at(path: &Path) -> Self {
-        Self::found(rustix::fs::statfs(path))
-    }
-
-    fn found(found: rustix::io::Result<rustix::fs::StatFs>) -> Self {
-        let traits = found.map_or(0, |it| arm::traits_of(&it));
+        let traits = Self::traits_at(path);
         Self { traits }
     }
-}
 
-impl FileSystem {
     /// Returns the file system of the file at this path, which need not exist.
     pub(crate) fn around(path: &Path) -> Self {
         path.parent().map_or(Self { traits: 0 }, Self::at)

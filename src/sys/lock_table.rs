@@ -10,8 +10,6 @@
 )]
 mod arm;
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) use arm::words_of;
 pub(crate) use arm::{LockTable, command_line, listed_pid};
 
 /// The processes that have a file locked.

@@ -112,6 +112,17 @@ pub(crate) enum Life {
     Runs(Birth),
 }
 
+/// Parses a command line as the kernel shows it: each argument ends with a zero.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn words_of(bytes: &[u8]) -> Option<String> {
+    let words: Vec<_> = bytes
+        .split(|&byte| byte == 0)
+        .filter(|word| !word.is_empty())
+        .map(String::from_utf8_lossy)
+        .collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
 /// Returns whether no process has this pid.
 pub(crate) fn has_ended(pid: u32) -> bool {
     look(pid) == Life::Ended

@@ -30,15 +30,13 @@ pub(crate) fn is_refusal(error: &io::Error) -> bool {
     !met_again && !is_shortage(error)
 }
 
-/// Returns whether no descriptor is left, of this process or of the system.
-#[cfg(unix)]
+/// Returns whether no descriptor is left, of this process or of the system. Not known on Windows.
 pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
-}
-
-#[cfg(not(unix))]
-pub(crate) fn is_out_of_files(_error: &io::Error) -> bool {
-    false
+    #[cfg(unix)]
+    let numbers = [libc::EMFILE, libc::ENFILE];
+    #[cfg(not(unix))]
+    let numbers: [i32; 0] = [];
+    error.raw_os_error().is_some_and(|it| numbers.contains(&it))
 }
 
 /// Returns whether no descriptor is left, of this process or of the system, or the disk fails.

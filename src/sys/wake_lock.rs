@@ -13,14 +13,45 @@
 //!
 //! Elsewhere a file ends with its ticket, and the thread waits for the lock of the file.
 
-#[cfg_attr(
-    any(target_os = "linux", target_os = "android"),
-    path = "wake_lock/linux.rs"
-)]
-#[cfg_attr(
-    not(any(target_os = "linux", target_os = "android")),
-    path = "wake_lock/portable.rs"
-)]
+use std::fs::File;
+use std::io;
+
+use super::flock;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[path = "wake_lock/linux.rs"]
 mod arm;
 
-pub(crate) use arm::{release, take, wait};
+/// What the platform has of wake locks. What it does not have, it leaves to the methods here.
+trait Platform {
+    fn take(_ticket: &File, _number: u64) {}
+
+    fn release(_ticket: &File, _number: u64) {}
+
+    /// Waits until the owner has closed the file, or is dead. The lock is released at once, because
+    /// it makes other processes believe that the owner is alive.
+    fn wait(ticket: &File, _number: u64) -> io::Result<()> {
+        flock::wait_and_lock(ticket, true)?;
+        flock::unlock(ticket)
+    }
+}
+
+struct ThisPlatform;
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl Platform for ThisPlatform {}
+
+/// Takes the wake lock of a ticket for its owner. If that fails, waiters without events poll.
+pub(crate) fn take(ticket: &File, number: u64) {
+    ThisPlatform::take(ticket, number);
+}
+
+/// Releases the wake lock of a ticket that has lost its name.
+pub(crate) fn release(ticket: &File, number: u64) {
+    ThisPlatform::release(ticket, number);
+}
+
+/// Waits until the owner has released the wake lock, or is dead.
+pub(crate) fn wait(ticket: &File, number: u64) -> io::Result<()> {
+    ThisPlatform::wait(ticket, number)
+}

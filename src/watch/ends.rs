@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -50,10 +51,6 @@ impl Ends {
                 next: i32::MIN,
             }),
         })
-    }
-
-    pub(super) fn file(&self) -> &File {
-        &self.epoll
     }
 
     /// Returns the number of the process with this pid, or `None` if there is no such process.
@@ -107,6 +104,12 @@ impl Ends {
 
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsFd for Ends {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
     }
 }
 

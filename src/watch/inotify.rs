@@ -253,7 +253,7 @@ impl Events {
             false => alarm.clone(),
         };
         let ends = self.ends.get();
-        let third = ends.map_or_else(|| alarm.clone(), |it| PollFd::new(it.file(), PollFlags::IN));
+        let third = ends.map_or_else(|| alarm.clone(), |it| PollFd::new(&**it, PollFlags::IN));
         let mut all = [files, alarm, third];
         match poll(&mut all, timeout.as_ref()) {
             // A signal is a wake-up without news.

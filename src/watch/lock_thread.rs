@@ -12,7 +12,7 @@ use crate::sys::fork::{PerProcess, Private, generation};
 use crate::sys::{flock, host};
 
 /// How many threads of one process wait in a lock call.
-pub(crate) const MAX_LOCK_THREADS: usize = 64;
+const MAX_LOCK_THREADS: usize = 64;
 /// How long a thread waits for its next job. To start a thread takes longer than most waits between
 /// busy processes.
 const IDLE: Duration = Duration::from_millis(100);

@@ -101,7 +101,7 @@ impl Default for Reactor {
 }
 
 impl Reactor {
-    pub(super) fn is_active(&self) -> bool {
+    fn is_active(&self) -> bool {
         self.active.load(Ordering::SeqCst)
     }
 

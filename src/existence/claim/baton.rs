@@ -6,6 +6,7 @@ use std::io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, NotFound, PermissionD
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Form;
 use super::record::names_record;
 use crate::step::at_named;
 use crate::sys::dir::{Dir, Directory};
@@ -21,13 +22,6 @@ const FRESH: &str = "fresh.";
 const DIGITS: usize = 20;
 /// A place that was never renamed to `baton` is deleted after this time.
 const OLD: Duration = Duration::from_secs(60);
-
-/// What the baton is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Form {
-    Directory,
-    File,
-}
 
 /// The state that the name of the baton contains.
 #[derive(Clone, Debug, PartialEq, Eq)]

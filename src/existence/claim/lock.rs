@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{ClaimConfig, Claims, Hold};
 use crate::acquire::Acquire;
 use crate::error::{Error, ErrorKind, Result};
-use crate::existence::pending::PresencePending;
+use crate::existence::PresencePending;
 use crate::guard::guard;
 use crate::lock::{Capabilities, Reach, is_lock, local_handle};
 use crate::options::check_pause;
@@ -42,15 +42,15 @@ impl ClaimLock {
 
     /// Returns the path that names the lock. The lock's files are in a directory with this name and
     /// `.claim` appended.
-    pub(crate) fn path(&self) -> &Path {
+    fn path(&self) -> &Path {
         self.claims.path()
     }
 
-    pub(crate) fn acquire(&self) -> Acquire<ClaimGuard> {
+    fn acquire(&self) -> Acquire<ClaimGuard> {
         Acquire::new(PresencePending::new(&self.claims), self.timeout)
     }
 
-    pub(crate) fn try_acquire(&self) -> Result<Option<ClaimGuard>> {
+    fn try_acquire(&self) -> Result<Option<ClaimGuard>> {
         self.acquire().try_now()
     }
 }

@@ -83,9 +83,7 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
-use crate::existence::keeper::{Keeper, Keeping};
-use crate::existence::pending::Presence;
-use crate::existence::stillness::Stillness;
+use crate::existence::{Keeper, Keeping, Presence, Stillness};
 use crate::file::wait::{EventSource, Outcome, Refusal, Target, WaitConfig, Wakes};
 use crate::ledger::Ledger;
 use crate::lock::{Capabilities, Local};
@@ -108,7 +106,6 @@ mod record;
 mod renewal;
 
 use baton::Baton;
-pub(crate) use baton::Form;
 use hold::Hold;
 pub(crate) use lock::{ClaimLock, capabilities, check_expiry};
 use record::{Draft, Record};
@@ -132,6 +129,13 @@ pub struct Claims {
     config: WaitConfig,
     keeper: Keeper,
     ledger: Arc<Ledger>,
+}
+
+/// What the baton is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Form {
+    Directory,
+    File,
 }
 
 /// How a claim is made and how a waiter waits for it.
@@ -328,7 +332,7 @@ impl Claims {
 
     /// Deletes the directory if no process holds the lock, and if the next holder has no death to
     /// learn of. Takes nothing from a holder that died.
-    pub(crate) fn remove_unless_crashed(&self) -> Result<Removal> {
+    fn remove_unless_crashed(&self) -> Result<Removal> {
         if let Some(removal) = self.removal_in_advance()? {
             return Ok(removal);
         }

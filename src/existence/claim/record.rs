@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::file::wait::EventSource;
 use crate::owner::{Fate, Recorded, identity};
@@ -27,6 +27,7 @@ use crate::sys::dir::{Dir, Directory};
 use crate::sys::file::{self, FileId};
 use crate::sys::filesystem::{FileSystem, Locality};
 use crate::sys::fork::{Private, generation};
+use crate::sys::host::wall_clock_us;
 use crate::sys::id::Id;
 use crate::watch::Seen;
 
@@ -176,8 +177,7 @@ impl Draft {
         expire: Option<Duration>,
         label: Option<&str>,
     ) -> io::Result<Self> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let since = now.map_or(0, |it| it.as_micros());
+        let since = wall_clock_us();
         // Less than a millisecond counts as one.
         let expire = expire.map_or(0, |it| it.as_millis().max(1));
         let words = identity().words(label);

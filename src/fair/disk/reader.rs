@@ -24,7 +24,7 @@
 
 use super::{Admission, Disk, Entered, StateLock, TRIES};
 use crate::error::Result;
-use crate::fair::door::Door;
+use crate::door::Door;
 use crate::fair::record::{self, Content, Flag, Record};
 use crate::step::{self, Step};
 use crate::sys::flock;

@@ -10,7 +10,7 @@
 
 use super::{Disk, State, StateLock};
 use crate::error::{Error, Result};
-use crate::fair::door::{Door, remove_file, remove_file_in};
+use crate::door::{Door, remove_file, remove_file_in};
 use crate::fair::record::{self, Flag, Record};
 use crate::fair::slots::Slots;
 use crate::status::Removal;

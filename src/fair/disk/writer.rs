@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Admission, Disk, Entered, StateLock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fair::door::Door;
+use crate::door::Door;
 use crate::fair::record::{self, Flag};
 use crate::step::{self, Step};
 

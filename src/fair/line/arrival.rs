@@ -24,7 +24,7 @@ use super::{Cause, Cohort, CohortId, Core, Fast, Line, Request};
 use crate::backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::disk::{Admission, TakePlace};
-use crate::fair::door::Door;
+use crate::door::Door;
 use crate::fair::queue_dir::Reaped;
 use crate::fair::ticket::{Mode, Ticket};
 use crate::fair::{Arrived, Caller, Grant, Settings, Want};

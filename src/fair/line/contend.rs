@@ -8,7 +8,7 @@ use super::{Cause, Cohort, CohortId, Contender, Core, Extent, idle};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::Settings;
 use crate::fair::disk::TakePlace;
-use crate::fair::door::Door;
+use crate::door::Door;
 use crate::fair::ticket::{Mode, Ticket};
 
 impl Core {

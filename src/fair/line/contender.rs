@@ -45,7 +45,7 @@ use super::cohorts::CohortId;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::fair::disk::{Admission, Disk};
-use crate::fair::door::Door;
+use crate::door::Door;
 use crate::fair::queue_dir::{Other, OtherTicket, OwnTicket, QueueDir, Standing};
 use crate::fair::slots::RefusedSlots;
 use crate::fair::ticket::{self, Mode, Rank, Ticket};

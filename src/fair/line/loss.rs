@@ -12,7 +12,7 @@ use std::task::{Poll, Waker};
 
 use super::effects::Effects;
 use super::{Core, Line, Site};
-use crate::fair::door::Door;
+use crate::door::Door;
 use crate::foreign::SafeWaker;
 use crate::loss::Loss;
 use crate::trace::Note;

@@ -70,7 +70,7 @@ use self::observer::Observers;
 use self::possession::{Extent, Possession};
 use self::tail::{Flags, Tail};
 use super::disk::Disk;
-use super::door::Door;
+use crate::door::Door;
 use super::queue_dir::OwnTicket;
 use super::slots::Slots;
 use super::ticket::{Mode, Ticket};

@@ -25,7 +25,7 @@ use futures::Stream;
 
 use super::Line;
 use crate::error::Result;
-use crate::fair::door::Probed;
+use crate::door::Probed;
 use crate::foreign::SafeWaker;
 use crate::status::{Changes, Owner, Status, Waiter};
 use crate::sys::file;

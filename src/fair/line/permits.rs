@@ -20,7 +20,7 @@ use super::arrival::is_in_the_way;
 use super::{Cause, CohortId, Contender, Core, Fast, Line, Possession, Request};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::disk::{Disk, Resized, TakePlace};
-use crate::fair::door::{self, Door, Probed};
+use crate::door::{self, Door, Probed};
 use crate::fair::slots::{Slot, Slots};
 use crate::fair::ticket::Mode;
 use crate::fair::{Entered, Settings, Want};

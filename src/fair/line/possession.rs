@@ -19,7 +19,7 @@ use super::cohorts::CohortId;
 use super::loss::LossState;
 use crate::error::{Error, Result};
 use crate::fair::disk::Disk;
-use crate::fair::door::Door;
+use crate::door::Door;
 use crate::fair::record::Flag;
 use crate::fair::ticket::{Mode, Ticket};
 use crate::fair::{Caller, Entered, Grant, Settings, Share, Want};

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Contender, Core, Key, Line};
 use crate::error::{Error, Result};
 use crate::fair::Place;
-use crate::fair::door::{self, Probed};
+use crate::door::{self, Probed};
 use crate::fair::queue_dir::QueueDir;
 use crate::fair::record::{self, Content, Flag};
 use crate::fair::ticket::Ticket;
@@ -589,7 +589,7 @@ fn unknown(holder: Option<Owner>, why: &Error) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fair::door::Door;
+    use crate::door::Door;
     use crate::fair::slots::{Names, Slots};
 
     /// Where the kernel's list of locks is incomplete, the status of a semaphore is found this way.

@@ -2,37 +2,35 @@
 
 use windows_sys::Win32::System::Performance::{QueryPerformanceCounter, QueryPerformanceFrequency};
 
-/// Returns the host's name.
-pub(crate) fn host_name() -> Option<String> {
-    std::env::var("COMPUTERNAME").ok()
-}
+use super::{Platform, ThisPlatform};
 
-/// Returns nanoseconds of a clock that never goes back and that all processes of the host share:
-/// the performance counter, which counts since the boot.
-pub(crate) fn monotonic_ns() -> u64 {
-    let (mut ticks, mut per_second) = (0_i64, 0_i64);
-    // SAFETY: each call writes one number that lives until it returns. Neither call can fail.
-    unsafe {
-        QueryPerformanceCounter(&raw mut ticks);
-        QueryPerformanceFrequency(&raw mut per_second);
+impl Platform for ThisPlatform {
+    fn name() -> Option<String> {
+        std::env::var("COMPUTERNAME").ok()
     }
-    let ticks = u128::try_from(ticks).unwrap_or(0);
-    let per_second = u128::try_from(per_second).unwrap_or(0).max(1);
-    u64::try_from(ticks * 1_000_000_000 / per_second).unwrap_or(u64::MAX)
-}
 
-/// Returns nanoseconds of a clock that never goes back. It advances while the machine sleeps.
-#[cfg_attr(not(feature = "redis"), allow(dead_code))]
-pub(crate) fn sleepless_ns() -> u64 {
-    monotonic_ns()
-}
+    /// The performance counter, which counts since the boot.
+    fn monotonic_ns() -> u64 {
+        let (mut ticks, mut per_second) = (0_i64, 0_i64);
+        // SAFETY: each call writes one number that lives until it returns. Neither call can fail.
+        unsafe {
+            QueryPerformanceCounter(&raw mut ticks);
+            QueryPerformanceFrequency(&raw mut per_second);
+        }
+        let ticks = u128::try_from(ticks).unwrap_or(0);
+        let per_second = u128::try_from(per_second).unwrap_or(0).max(1);
+        u64::try_from(ticks * 1_000_000_000 / per_second).unwrap_or(u64::MAX)
+    }
 
-pub(crate) fn prepare_helper_thread() {}
+    fn sleepless_ns() -> u64 {
+        Self::monotonic_ns()
+    }
 
-/// Terminates this process at once, with exit code 9. No process stops itself here.
-#[cfg(stanchion_test)]
-pub(crate) fn end_or_stop_self(_stop: bool) {
-    use windows_sys::Win32::System::Threading::{GetCurrentProcess, TerminateProcess};
-    // SAFETY: takes nothing but numbers. The handle means this process and need not be closed.
-    unsafe { TerminateProcess(GetCurrentProcess(), 9) };
+    /// Terminates this process at once, with exit code 9. No process stops itself here.
+    #[cfg(stanchion_test)]
+    fn end_or_stop_self(_stop: bool) {
+        use windows_sys::Win32::System::Threading::{GetCurrentProcess, TerminateProcess};
+        // SAFETY: takes nothing but numbers. The handle means this process and need not be closed.
+        unsafe { TerminateProcess(GetCurrentProcess(), 9) };
+    }
 }

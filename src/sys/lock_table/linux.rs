@@ -6,21 +6,12 @@ use std::path::Path;
 
 use super::Owners;
 use crate::sys::filesystem::FileSystem;
+use crate::sys::process::words_of;
 
 /// Returns the command line of a process in the kernel's list of locks, its arguments separated by
 /// spaces.
 pub(crate) fn command_line(pid: u32) -> Option<String> {
     words_of(&std::fs::read(format!("/proc/{pid}/cmdline")).ok()?)
-}
-
-/// Parses a command line as the kernel shows it: each argument ends with a zero.
-pub(in crate::sys) fn words_of(bytes: &[u8]) -> Option<String> {
-    let words: Vec<_> = bytes
-        .split(|&byte| byte == 0)
-        .filter(|word| !word.is_empty())
-        .map(String::from_utf8_lossy)
-        .collect();
-    (!words.is_empty()).then(|| words.join(" "))
 }
 
 /// The kernel's list of file locks at one instant.

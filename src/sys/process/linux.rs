@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags, fstat};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
-use super::{Birth, Facts, Life, Platform, ThisPlatform, image_digest, machine_digest};
+use super::{Birth, Facts, Life, Platform, ThisPlatform, image_digest, machine_digest, words_of};
 use crate::sys::file::above_standard_streams;
 use crate::sys::filesystem::FileSystem;
 
@@ -66,7 +66,7 @@ impl Platform for ThisPlatform {
 
     fn command_line(pid: u32) -> Option<String> {
         let bytes = Proc::of_this_namespace()?.read(&format!("{pid}/cmdline"))?;
-        crate::sys::lock_table::words_of(&bytes)
+        words_of(&bytes)
     }
 }
 

@@ -86,12 +86,12 @@ impl Rights {
 
     /// Returns the rights of a file whose list, if it has one, cannot be read. The group's bits
     /// may be the mask of the list, and others may be allowed more than a named user or group.
-    pub(super) fn unknown(mut self) -> Self {
+    fn unknown(mut self) -> Self {
         (self.group.bits, self.others) = (0, 0);
         self
     }
 
-    pub(super) fn listed(mut self, bytes: &[u8]) -> Option<Self> {
+    fn listed(mut self, bytes: &[u8]) -> Option<Self> {
         let (version, entries) = bytes.split_first_chunk()?;
         if u32::from_le_bytes(*version) != VERSION || entries.len() % ENTRY != 0 {
             return None;
@@ -121,7 +121,7 @@ impl Rights {
         Some(self)
     }
 
-    pub(super) fn list(&self) -> Vec<u8> {
+    fn list(&self) -> Vec<u8> {
         let mut bytes = VERSION.to_le_bytes().to_vec();
         let mut add = |tag: u16, bits: u32, id: u32| {
             bytes.extend(tag.to_le_bytes());
@@ -211,5 +211,49 @@ fn read(get: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> List {
             Ok(Some(room))
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p58_a_list_is_read_back_and_rubbish_gives_nobody_a_right() {
+        let class = |id, bits| Class { id, bits };
+        let model = Rights {
+            owner: class(1, 6),
+            group: class(10, 0),
+            others: 0,
+            users: vec![class(3, 6)],
+            groups: vec![class(11, 4)],
+        };
+        let plain = Rights {
+            group: class(10, 6),
+            others: 6,
+            users: Vec::new(),
+            groups: Vec::new(),
+            ..model.clone()
+        };
+        let bytes = model.list();
+        assert_eq!(plain.clone().listed(&bytes).as_ref(), Some(&model));
+        // The mask restricts all but the owner and others.
+        let mut masked = bytes.clone();
+        let mask = bytes.len() - 14;
+        assert_eq!(masked[mask], 6);
+        masked[mask] = 4;
+        let read = plain.clone().listed(&masked).expect("a list");
+        assert_eq!(read.users, [class(3, 4)]);
+        for rubbish in [
+            &[][..],
+            &[2, 0, 0],
+            &[3, 0, 0, 0],
+            &bytes[..9],
+            b"\x02\0\0\0rubbish!",
+        ] {
+            assert_eq!(plain.clone().listed(rubbish), None, "{rubbish:?}");
+        }
+        let unknown = plain.unknown();
+        assert_eq!(unknown.mode(), 0o600);
     }
 }

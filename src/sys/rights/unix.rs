@@ -394,35 +394,4 @@ mod tests {
         assert_eq!(made.users, [class(ALICE, 6)], "she is not in the team");
         assert_eq!(model.of_directory().mode(), 0o770);
     }
-
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    #[test]
-    fn p58_a_list_is_read_back_and_rubbish_gives_nobody_a_right() {
-        let model = named(
-            rights(class(ALICE, 6), class(TEAM, 0), 0),
-            &[class(EVE, 6)],
-            &[class(11, 4)],
-        );
-        let plain = rights(class(ALICE, 6), class(TEAM, 6), 6);
-        let bytes = model.list();
-        assert_eq!(plain.clone().listed(&bytes).as_ref(), Some(&model));
-        // The mask restricts all but the owner and others.
-        let mut masked = bytes.clone();
-        let mask = bytes.len() - 14;
-        assert_eq!(masked[mask], 6);
-        masked[mask] = 4;
-        let read = plain.clone().listed(&masked).expect("a list");
-        assert_eq!(read.users, [class(EVE, 4)]);
-        for rubbish in [
-            &[][..],
-            &[2, 0, 0],
-            &[3, 0, 0, 0],
-            &bytes[..9],
-            b"\x02\0\0\0rubbish!",
-        ] {
-            assert_eq!(plain.clone().listed(rubbish), None, "{rubbish:?}");
-        }
-        let unknown = plain.unknown();
-        assert_eq!(unknown.mode(), 0o600);
-    }
 }

@@ -4,13 +4,29 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Takes the wake lock of a ticket for its owner. If that fails, waiters without events poll.
-pub(crate) fn take(ticket: &File, number: u64) {
-    #[cfg(stanchion_test)]
-    if is_off() {
-        return;
+use super::{Platform, ThisPlatform};
+
+impl Platform for ThisPlatform {
+    fn take(ticket: &File, number: u64) {
+        #[cfg(stanchion_test)]
+        if is_off() {
+            return;
+        }
+        let _ = call(ticket, libc::F_OFD_SETLK, libc::F_WRLCK, number);
     }
-    let _ = call(ticket, libc::F_OFD_SETLK, libc::F_WRLCK, number);
+
+    fn release(ticket: &File, number: u64) {
+        let _ = call(ticket, libc::F_OFD_SETLK, libc::F_UNLCK, number);
+    }
+
+    fn wait(ticket: &File, number: u64) -> io::Result<()> {
+        loop {
+            match call(ticket, libc::F_OFD_SETLKW, libc::F_RDLCK, number) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
 }
 
 /// `STANCHION_WAKE_LOCKS=off` takes no wake locks, as an older version.
@@ -18,21 +34,6 @@ pub(crate) fn take(ticket: &File, number: u64) {
 fn is_off() -> bool {
     static OFF: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *OFF.get_or_init(|| std::env::var("STANCHION_WAKE_LOCKS").is_ok_and(|it| it == "off"))
-}
-
-/// Releases the wake lock of a ticket that has lost its name.
-pub(crate) fn release(ticket: &File, number: u64) {
-    let _ = call(ticket, libc::F_OFD_SETLK, libc::F_UNLCK, number);
-}
-
-/// Waits until the owner has released the wake lock, or is dead.
-pub(crate) fn wait(ticket: &File, number: u64) -> io::Result<()> {
-    loop {
-        match call(ticket, libc::F_OFD_SETLKW, libc::F_RDLCK, number) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
 }
 
 #[allow(clippy::cast_possible_truncation)] // The constants have another type on some targets.
@@ -58,6 +59,7 @@ mod tests {
 
     use super::*;
     use crate::sys::flock;
+    use crate::sys::wake_lock::{release, take, wait};
 
     /// The owner keeps the file locked, and takes the wake lock of its next ticket before any
     /// thread has run.
