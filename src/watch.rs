@@ -30,9 +30,9 @@
 //!   Two readers may do this at the same time, and in another order than that of the events. An
 //!   event ends the watches that are there when it is looked up, and a watcher looks for itself at
 //!   each call. So the order does not matter.
-//! - [`Watch::is_quiet`] answers, with one system call ([`unread`]), whether an event may be under
-//!   way. The kernel queues the event of a new file inside the call that creates it. So if no event
-//!   is queued and none is being read, no file was created.
+//! - [`Watch::is_quiet`] answers, with one system call (`inotify::unread`), whether an event may be
+//!   under way. The kernel queues the event of a new file inside the call that creates it. So if no
+//!   event is queued and none is being read, no file was created.
 //!
 //! # Invariants
 //!
@@ -75,8 +75,6 @@ use crate::sys::host;
 use crate::sys::refusal::unsupported;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-mod ends;
-#[cfg(any(target_os = "linux", target_os = "android"))]
 mod inotify;
 pub(crate) mod lock_thread;
 pub(crate) mod loss_watcher;
@@ -90,8 +88,6 @@ mod reactor;
 mod settled;
 pub(crate) mod ticket_thread;
 mod timers;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-mod unread;
 pub(crate) mod wait;
 
 use marks::Marks;
@@ -569,66 +565,6 @@ impl Watch {
         let mut table = self.table();
         table.asleep = None;
         news.files || news.ends || table.marks.has_reports()
-    }
-
-    /// Reads events on a worker of the runtime that the reactor belongs to. Returns the watchers
-    /// that were called.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn serve_in_task(&self) -> Vec<WatcherId> {
-        let Some(source) = self.source.get() else {
-            return Vec::new();
-        };
-        let source = &**source;
-        step::begin_round();
-        let files_only = News {
-            files: true,
-            ..News::default()
-        };
-        let mut lost = false;
-        let mut reading = Reading::new(&self.reading);
-        DEFERS_TIMERS.set(true);
-        let called = loop {
-            match surviving(|| self.turn(source, &mut reading, files_only, lost)) {
-                None => lost = true,
-                Some(called) => break called,
-            }
-        };
-        DEFERS_TIMERS.set(false);
-        self.set_deferred_timer(source);
-        called
-    }
-
-    /// Lets watchers do what they have put off.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn finish(&self, called: Vec<WatcherId>) {
-        for watcher_id in called {
-            let watcher = self.table().watcher(watcher_id);
-            if let Some(watcher) = watcher {
-                surviving(|| watcher.after_events());
-                drop_watcher(watcher);
-            }
-        }
-    }
-
-    /// Returns whether there are events of files to read.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn is_unread(&self) -> bool {
-        self.source.get().is_some_and(|it| it.is_unread())
-    }
-
-    /// Wakes the thread in time for a timer that was armed while the reactor called watchers. The
-    /// thread, which uses the same mutexes, does not run beside these calls then.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn set_deferred_timer(&self, source: &dyn Source) {
-        let mut table = self.table();
-        let timer = table.next_timer();
-        if let (Some(at), Some(sleeping)) = (timer, &mut table.asleep)
-            && sleeping.until.is_none_or(|until| at < until)
-        {
-            sleeping.until = Some(at);
-            // It worked when the source was opened, and needs nothing that could be used up.
-            let _ = source.set_timer(at);
-        }
     }
 
     /// Takes the queued events and calls their watchers. Returns those whose tasks may be awake now.

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::Access;
+use super::{Access, if_there};
 
 #[cfg_attr(unix, path = "file/unix.rs")]
 #[cfg_attr(windows, path = "file/windows.rs")]
@@ -130,10 +130,7 @@ pub(crate) fn open_existing(path: &Path) -> io::Result<Option<(File, FileId)>> {
 
 /// Converts "not found" into `None`. Fails for a file that cannot be locked.
 fn found(opened: io::Result<File>) -> io::Result<Option<(File, FileId)>> {
-    match opened {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        opened => checked(opened?).map(Some),
-    }
+    if_there(opened)?.map(checked).transpose()
 }
 
 /// Returns an open file and its identity. Fails if it cannot be locked.

@@ -23,6 +23,8 @@
 
 #![allow(unsafe_code)]
 
+use std::io;
+
 /// How to open a file that is to be locked.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Access {
@@ -52,3 +54,12 @@ pub(crate) mod wake_lock;
 #[cfg_attr(unix, path = "rights/unix.rs")]
 #[cfg_attr(not(unix), path = "rights/other.rs")]
 pub(crate) mod rights;
+
+/// Converts "not found" into `None`.
+fn if_there<T>(found: Result<T, impl Into<io::Error>>) -> io::Result<Option<T>> {
+    match found.map_err(Into::into) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -20,12 +20,15 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use super::ends::Ends;
-use super::unread::Unread;
+use self::ends::Ends;
+use self::unread::Unread;
 use super::{Descriptor, Lasts, News, Report, Seen, Source};
 use crate::sys::file::{above_standard_streams, proc_path};
 use crate::sys::fork::Private;
 use crate::sys::refusal::is_refusal;
+
+mod ends;
+mod unread;
 
 /// Room for 256 events without a name.
 const BUFFER: usize = 4096;

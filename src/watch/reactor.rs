@@ -51,8 +51,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, Id};
 
-use super::{Descriptor, Watch, WatcherId};
+use super::{DEFERS_TIMERS, Descriptor, News, Reading, Source, Watch, WatcherId, drop_watcher};
 use crate::foreign::surviving;
+use crate::step;
 use crate::sys::fork::generation;
 
 /// How long the thread leaves an event to the task.
@@ -145,6 +146,64 @@ impl Reactor {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watch {
+    /// Reads events on a worker of the runtime that the reactor belongs to. Returns the watchers
+    /// that were called.
+    fn serve_in_task(&self) -> Vec<WatcherId> {
+        let Some(source) = self.source.get() else {
+            return Vec::new();
+        };
+        let source = &**source;
+        step::begin_round();
+        let files_only = News {
+            files: true,
+            ..News::default()
+        };
+        let mut lost = false;
+        let mut reading = Reading::new(&self.reading);
+        DEFERS_TIMERS.set(true);
+        let called = loop {
+            match surviving(|| self.turn(source, &mut reading, files_only, lost)) {
+                None => lost = true,
+                Some(called) => break called,
+            }
+        };
+        DEFERS_TIMERS.set(false);
+        self.set_deferred_timer(source);
+        called
+    }
+
+    /// Lets watchers do what they have put off.
+    fn finish(&self, called: Vec<WatcherId>) {
+        for watcher_id in called {
+            let watcher = self.table().watcher(watcher_id);
+            if let Some(watcher) = watcher {
+                surviving(|| watcher.after_events());
+                drop_watcher(watcher);
+            }
+        }
+    }
+
+    /// Returns whether there are events of files to read.
+    fn is_unread(&self) -> bool {
+        self.source.get().is_some_and(|it| it.is_unread())
+    }
+
+    /// Wakes the thread in time for a timer that was armed while the reactor called watchers. The
+    /// thread, which uses the same mutexes, does not run beside these calls then.
+    fn set_deferred_timer(&self, source: &dyn Source) {
+        let mut table = self.table();
+        let timer = table.next_timer();
+        if let (Some(at), Some(sleeping)) = (timer, &mut table.asleep)
+            && sleeping.until.is_none_or(|until| at < until)
+        {
+            sleeping.until = Some(at);
+            // It worked when the source was opened, and needs nothing that could be used up.
+            let _ = source.set_timer(at);
+        }
     }
 }
 

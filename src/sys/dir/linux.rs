@@ -20,6 +20,7 @@ use crate::sys::file::{
 use crate::sys::filesystem::FileSystem;
 use crate::sys::flock;
 use crate::sys::fork::Private;
+use crate::sys::if_there;
 use crate::sys::refusal;
 use crate::sys::rights::Rights;
 
@@ -82,16 +83,13 @@ impl Directory for Dir {
 
     fn open(path: &Path) -> io::Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        match fs::open(path, flags, Mode::empty()).and_then(above_standard_streams) {
-            Ok(descriptor) => Ok(Some(Self {
-                shows_changes: FileSystem::of(&descriptor).shows_changes(),
-                descriptor: File::from(descriptor),
-                path: path.to_path_buf(),
-                buffer: Box::new([MaybeUninit::uninit(); LISTING]),
-            })),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let opened = fs::open(path, flags, Mode::empty()).and_then(above_standard_streams);
+        if_there(opened.map(|descriptor| Self {
+            shows_changes: FileSystem::of(&descriptor).shows_changes(),
+            descriptor: File::from(descriptor),
+            path: path.to_path_buf(),
+            buffer: Box::new([MaybeUninit::uninit(); LISTING]),
+        }))
     }
 
     /// The directory gets its rights under another name, `PATH.new-N`, so that no process finds it
@@ -219,14 +217,11 @@ impl Directory for Dir {
     }
 
     fn find(&self, name: &str) -> io::Result<Option<Found>> {
-        match fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(Found {
-                id: FileId::from(&stat),
-                marked: stat.st_size > 0,
-            })),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let found = fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW);
+        if_there(found.map(|stat| Found {
+            id: FileId::from(&stat),
+            marked: stat.st_size > 0,
+        }))
     }
 
     fn describe(file: &File, words: &str) {

@@ -14,8 +14,8 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, chmod, fchmod, fstat, lstat};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, pread, pwrite};
 
 use super::{Facts, FileId, OpenFile, found, refused};
-use crate::sys::Access;
 use crate::sys::refusal::is_refusal;
+use crate::sys::{Access, if_there};
 
 impl OpenFile for File {
     fn facts(&self) -> io::Result<Facts> {
@@ -191,20 +191,13 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn open_to_watch(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::open(path, flags, Mode::empty()).and_then(above_standard_streams) {
-        Ok(file) => Ok(Some(File::from(file))),
-        Err(Errno::NOENT) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    let opened = rustix::fs::open(path, flags, Mode::empty()).and_then(above_standard_streams);
+    if_there(opened.map(File::from))
 }
 
 /// Fails if this path can never be a lock file, before anything is created.
 pub(crate) fn check_lock_path(path: &Path) -> io::Result<()> {
-    match lstat(path) {
-        Ok(stat) => refuse_irregular(&stat),
-        Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    if_there(lstat(path))?.map_or(Ok(()), |stat| refuse_irregular(&stat))
 }
 
 fn open(path: &Path, access: OFlags, mode: Option<u32>) -> rustix::io::Result<File> {
@@ -310,11 +303,7 @@ fn plain(error: Errno, path: &Path) -> io::Error {
 /// nothing is there. Does not follow a final link.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
-    match look_up(path) {
-        Ok(found) => Ok(Some(found)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    if_there(look_up(path))
 }
 
 /// Looks up identity and number of names only. A request for the times as well would make the next
@@ -348,11 +337,7 @@ fn names_in(stat: &Stat) -> u64 {
 /// Returns what is at this path, or `None` if nothing is.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn facts_at(path: &Path) -> io::Result<Option<Facts>> {
-    match lstat(path) {
-        Ok(stat) => Ok(Some(Facts::from(&stat))),
-        Err(Errno::NOENT) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    if_there(lstat(path).map(|stat| Facts::from(&stat)))
 }
 
 /// Marks a ticket as bypassed, or removes the mark. A mark is one byte of content, so that `stat`

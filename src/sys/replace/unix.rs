@@ -11,8 +11,8 @@ use super::Draft;
 use crate::sys::file::{
     self, above_standard_streams, create_new_in, mode_of, proc_path, refuse_irregular, sync,
 };
-use crate::sys::refusal;
 use crate::sys::rights::Rights;
+use crate::sys::{if_there, refusal};
 
 impl Draft for File {
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -47,11 +47,7 @@ impl Draft for File {
             Err(Errno::ACCESS) => open(OFlags::WRONLY),
             opened => opened,
         };
-        match opened.and_then(above_standard_streams) {
-            Ok(file) => Ok(Some(File::from(file))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        if_there(opened.and_then(above_standard_streams).map(File::from))
     }
 
     fn dress(&self, look: Option<&Look>, bits: Option<u32>) -> io::Result<()> {
@@ -123,10 +119,8 @@ pub(crate) struct Look {
 /// Returns the rights of the file at this path, or `None` if nothing is there. Fails if it cannot
 /// be replaced as a file.
 pub(crate) fn look_of(path: &Path) -> io::Result<Option<Look>> {
-    let stat = match lstat(path) {
-        Ok(stat) => stat,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(error.into()),
+    let Some(stat) = if_there(lstat(path))? else {
+        return Ok(None);
     };
     refuse_irregular(&stat)?;
     let rights = Rights::at_path(path)?;

@@ -16,7 +16,7 @@ use windows_sys::Win32::Security::{
 use windows_sys::Win32::Storage::FileSystem::{FILE_FLAG_OPEN_REPARSE_POINT, READ_CONTROL};
 
 use super::Draft;
-use crate::sys::file;
+use crate::sys::{file, if_there};
 
 impl Draft for File {
     fn create_named(path: &Path, _mode: u32) -> io::Result<Self> {
@@ -59,24 +59,20 @@ pub(crate) struct Look {
 /// Returns the rights of the file at this path, or `None` if nothing is there. Fails if it cannot
 /// be replaced as a file.
 pub(crate) fn look_of(path: &Path) -> io::Result<Option<Look>> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if found.is_file() => {}
-        Ok(_) => {
-            let text = "it is not a regular file";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+    let Some(found) = if_there(std::fs::symlink_metadata(path))? else {
+        return Ok(None);
+    };
+    if !found.is_file() {
+        let text = "it is not a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     let mut options = OpenOptions::new();
     options.access_mode(READ_CONTROL);
     options.custom_flags(FILE_FLAG_OPEN_REPARSE_POINT);
-    let list = match options.open(path) {
-        Ok(file) => list_of(&file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    Ok(Some(Look { list }))
+    let opened = if_there(options.open(path))?;
+    Ok(opened.map(|file| Look {
+        list: list_of(&file),
+    }))
 }
 
 /// Returns the access list of an open file, if the file system has such lists.

@@ -5,19 +5,15 @@ use std::io;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, fstat, lstat, open};
-use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::{Rights, set_mode};
+use crate::sys::if_there;
 
 impl Rights {
     /// Returns the rights of what is at this path, or `None` if nothing is.
     pub(in crate::sys) fn at_path(path: &Path) -> io::Result<Option<Self>> {
-        match lstat(path) {
-            Ok(stat) => Ok(Some(Self::of_stat(&stat))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        if_there(lstat(path).map(|stat| Self::of_stat(&stat)))
     }
 
     /// Gives these rights to a file that this process has just created, as far as bits can.

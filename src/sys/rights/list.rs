@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::{Class, Rights, set_mode};
+use crate::sys::if_there;
 
 const ACCESS: &str = "system.posix_acl_access";
 const DEFAULT: &str = "system.posix_acl_default";
@@ -62,11 +63,7 @@ impl Rights {
         stat: rustix::io::Result<Stat>,
         list: impl FnOnce() -> List,
     ) -> io::Result<Option<Self>> {
-        match stat {
-            Ok(stat) => Ok(Some(Self::new(&stat, list()))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        if_there(stat.map(|stat| Self::new(&stat, list())))
     }
 
     /// Returns the rights of an open file.

@@ -13,10 +13,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::time::Timespec;
 
-use super::Report;
 use crate::sys::file::above_standard_streams;
 use crate::sys::fork::Private;
 use crate::sys::process;
+use crate::watch::Report;
 
 /// How many ends one call takes. The rest are found by the next call.
 const AT_ONCE: usize = 16;
