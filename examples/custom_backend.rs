@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use stanchion::backend::{self, Address, BoxPending, Engine, Hold, Line, Mode, Pending, Request};
-use stanchion::{AnyLock, Capabilities, Error, ErrorKind, Locks, Lost, Reach, Result, Tokens};
+use stanchion::backend::{Address, BoxPending, Engine, Hold, Line, Mode, Pending, Request};
+use stanchion::{
+    AnyLock, Capabilities, Error, ErrorKind, Locks, Lost, Reach, Result, Tokens, conformance,
+};
 
 /// The place of the locks: a row for each name.
 #[derive(Default)]
@@ -163,7 +165,7 @@ async fn main() -> Result<()> {
     println!("acquired, with token {:?}", guard.token());
     guard.release().await?;
 
-    let report = backend::conformance::run(&locks).await;
+    let report = conformance::run(&locks).await;
     print!("{report}");
     assert!(report.is_ok());
     Ok(())

@@ -24,7 +24,6 @@ use tokio::task::coop;
 use tokio::time::Sleep;
 
 use crate::address::Address;
-use crate::backend::{Pending, Request};
 use crate::block;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{Guard, Waited};
@@ -32,6 +31,7 @@ use crate::ledger::Enrolled;
 use crate::metrics::{self, Meter};
 use crate::status::Waiting;
 use crate::trace;
+use crate::wait::{Pending, Request};
 
 /// A request that does not wait.
 const TRY: Request = Request {
@@ -45,46 +45,6 @@ const TRY: Request = Request {
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How soon it is asked again while there is nothing to report.
 const TELL_SOON: Duration = Duration::from_millis(20);
-
-/// What a guard gives to the future. Sealed: it may change with any release.
-pub(crate) mod sealed {
-    use super::*;
-    use crate::backend::Hold;
-    use crate::guard::Waited;
-
-    /// Ties a guard to the way it is waited for, and to what it holds.
-    pub trait Granted: Sized + Send + Sync + Unpin + 'static {
-        /// The wait.
-        type Pending: Pending;
-
-        /// What it becomes by a downgrade.
-        type Reader: Guard;
-
-        /// Makes the guard.
-        fn granted(grant: <Self::Pending as Pending>::Grant, waited: Waited<'_>) -> Self;
-
-        /// What it holds.
-        fn hold(&self) -> &dyn Hold;
-
-        /// What it holds, to be released.
-        fn hold_mut(&mut self) -> &mut dyn Hold;
-
-        /// How long the caller waited.
-        fn wait_time(&self) -> Option<Duration>;
-
-        /// The same hold, after it was downgraded.
-        fn into_reader(self) -> Self::Reader;
-
-        /// Takes permits out of it.
-        fn split(&mut self, permits: u32) -> Result<Self>;
-
-        /// Adds the permits of another one.
-        fn merge(&mut self, other: Self) -> Result<()>;
-
-        /// Ends its count in the metrics.
-        fn uncount(&self);
-    }
-}
 
 /// A wait without a clock: the backend's part, its span, and the guard that comes of it.
 pub(crate) struct Attempt<G: Guard> {

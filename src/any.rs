@@ -7,17 +7,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::acquire::sealed::Granted;
 use crate::acquire::{Acquire, Attempt};
 use crate::address::Address;
-use crate::backend::Hold;
-use crate::backend::{Pending, Request};
 use crate::error::Result;
+use crate::guard::sealed::Granted;
 use crate::guard::{Downgrade, Guard, Release, Waited, WriteGuard, is_permit};
 use crate::loss::Lost;
 use crate::metrics::Meter;
 use crate::options::check_merge;
 use crate::status::Waiting;
+use crate::wait::{Hold, Pending, Request};
 
 mod erased;
 mod locks;

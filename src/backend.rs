@@ -28,28 +28,20 @@
 //!    lock is not free, a try returns `None`, and a wait continues.
 //! 4. A hold that is dropped releases the lock.
 //!
-//! With the feature `conformance`, the module `backend::conformance` tests these rules, and each
+//! With the feature `conformance`, the module `stanchion::conformance` tests these rules, and each
 //! promise of the backend's capabilities. Enable the feature in `[dev-dependencies]`.
 
 use std::path::PathBuf;
 
-#[cfg(feature = "conformance")]
-#[cfg_attr(docsrs, doc(cfg(feature = "conformance")))]
-pub mod conformance;
 mod engine;
 mod line;
-mod settings;
-mod wait;
 
 pub use crate::address::Address;
+pub use crate::options::{Setting, Settings};
+pub use crate::wait::{Hold, Mode, Pending, Request};
 pub use engine::Engine;
 pub use futures::future::BoxFuture;
 pub use line::{BoxPending, Line};
-pub(crate) use settings::Bits;
-pub use settings::{Setting, Settings};
-#[cfg(any(feature = "postgres", feature = "redis"))]
-pub(crate) use wait::LossListener;
-pub use wait::{Hold, Mode, Pending, Request};
 
 use crate::error::{Error, ErrorKind, Result};
 

@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 
 use futures::future::FusedFuture;
 
-use crate::acquire::sealed;
 use crate::address::Address;
-use crate::backend::Hold;
 use crate::block;
 use crate::error::{ErrorKind, Result};
 use crate::loss::Lost;
 use crate::metrics::{self, Meter};
 use crate::trace;
+use crate::wait::{Hold, Pending};
 
 /// The hold of a guard, and the time that the caller waited for it. Every guard of every backend
 /// contains one, so holds and losses are counted here.
@@ -46,7 +45,7 @@ impl<H: Hold> Held<H> {
         let time = waited.time.filter(|_| hold.has_queued());
         let address = || waited.address?();
         let metered = metrics::Holding::begin(waited.meter, waited.now);
-        metered.listen(&hold);
+        metered.listen(|listener| hold.on_loss(listener));
         Self {
             _span: trace::Hold::begin(hold.place(), hold.token(), time, address),
             hold,
@@ -78,7 +77,7 @@ impl<H: Hold> Hold for Held<H> {
     fn split(&mut self, permits: u32) -> Result<Self> {
         let hold = self.hold.split(permits)?;
         let metered = self.metered.split();
-        metered.listen(&hold);
+        metered.listen(|listener| hold.on_loss(listener));
         Ok(Self {
             _span: trace::Hold::begin(hold.place(), hold.token(), self.waited, || None),
             hold,
@@ -100,7 +99,7 @@ impl<H: Hold> Hold for Held<H> {
     fn is_held(&self) -> bool {
         let is_held = self.hold.is_held();
         if !is_held {
-            self.metered.is_over(&self.hold);
+            self.metered.is_over(|| self.hold.lost());
         }
         is_held
     }
@@ -131,6 +130,44 @@ impl<H> Held<H> {
         {
             self.metered.lost(error.loss());
         }
+    }
+}
+
+/// What a guard gives to the future. Sealed: it may change with any release.
+pub(crate) mod sealed {
+    use super::*;
+
+    /// Ties a guard to the way it is waited for, and to what it holds.
+    pub trait Granted: Sized + Send + Sync + Unpin + 'static {
+        /// The wait.
+        type Pending: Pending;
+
+        /// What it becomes by a downgrade.
+        type Reader: Guard;
+
+        /// Makes the guard.
+        fn granted(grant: <Self::Pending as Pending>::Grant, waited: Waited<'_>) -> Self;
+
+        /// What it holds.
+        fn hold(&self) -> &dyn Hold;
+
+        /// What it holds, to be released.
+        fn hold_mut(&mut self) -> &mut dyn Hold;
+
+        /// How long the caller waited.
+        fn wait_time(&self) -> Option<Duration>;
+
+        /// The same hold, after it was downgraded.
+        fn into_reader(self) -> Self::Reader;
+
+        /// Takes permits out of it.
+        fn split(&mut self, permits: u32) -> Result<Self>;
+
+        /// Adds the permits of another one.
+        fn merge(&mut self, other: Self) -> Result<()>;
+
+        /// Ends its count in the metrics.
+        fn uncount(&self);
     }
 }
 
@@ -383,13 +420,13 @@ macro_rules! guard {
             /// does not count as a death. For permits this is always `false`, because they are not
             /// exclusive.
             pub fn predecessor_crashed(&self) -> bool {
-                $crate::backend::Hold::predecessor_crashed(&self.held.hold)
+                $crate::wait::Hold::predecessor_crashed(&self.held.hold)
             }
 
             /// Returns whether the lock is still held. Takes about a microsecond. The lock may be
             /// lost right after the call.
             pub fn is_held(&self) -> bool {
-                $crate::backend::Hold::is_held(&self.held)
+                $crate::wait::Hold::is_held(&self.held)
             }
 
             /// Resolves when the lock is lost while this guard lives; see [`Loss`](crate::Loss) for
@@ -399,7 +436,7 @@ macro_rules! guard {
             ///
             /// Dropping the future changes nothing. A call after the loss reports it too.
             pub fn lost(&self) -> $crate::loss::Lost {
-                $crate::backend::Hold::lost(&self.held)
+                $crate::wait::Hold::lost(&self.held)
             }
 
             /// Releases the lock and reports whether that succeeded.
@@ -423,7 +460,7 @@ macro_rules! guard {
             }
         }
 
-        impl$(<$inner: $bound>)? $crate::acquire::sealed::Granted for $name$(<$inner>)? {
+        impl$(<$inner: $bound>)? $crate::guard::sealed::Granted for $name$(<$inner>)? {
             type Pending = $pending;
             $crate::guard::reader!($($reader)?);
 
@@ -433,11 +470,11 @@ macro_rules! guard {
                 }
             }
 
-            fn hold(&self) -> &dyn $crate::backend::Hold {
+            fn hold(&self) -> &dyn $crate::wait::Hold {
                 &self.held
             }
 
-            fn hold_mut(&mut self) -> &mut dyn $crate::backend::Hold {
+            fn hold_mut(&mut self) -> &mut dyn $crate::wait::Hold {
                 &mut self.held
             }
 
@@ -446,12 +483,12 @@ macro_rules! guard {
             }
 
             fn split(&mut self, permits: u32) -> $crate::error::Result<Self> {
-                let held = $crate::backend::Hold::split(&mut self.held, permits)?;
+                let held = $crate::wait::Hold::split(&mut self.held, permits)?;
                 Ok(Self { held })
             }
 
             fn merge(&mut self, other: Self) -> $crate::error::Result<()> {
-                $crate::backend::Hold::merge(&mut self.held, other.held)
+                $crate::wait::Hold::merge(&mut self.held, other.held)
             }
 
             fn uncount(&self) {
@@ -541,13 +578,13 @@ macro_rules! token {
     ($about:literal) => {
         #[doc = $about]
         pub fn token(&self) -> u64 {
-            $crate::backend::Hold::token(&self.held.hold).unwrap_or_default()
+            $crate::wait::Hold::token(&self.held.hold).unwrap_or_default()
         }
     };
     () => {
         /// Returns the fencing token, or `None` if the lock has none.
         pub fn token(&self) -> Option<u64> {
-            $crate::backend::Hold::token(&self.held.hold)
+            $crate::wait::Hold::token(&self.held.hold)
         }
     };
 }

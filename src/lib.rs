@@ -114,7 +114,7 @@
 //! | `postgres-tls` | the same through TLS: `sslmode=require` |
 //! | `redis` | locks for many hosts, on a Redis server |
 //! | `redis-tls` | the same through TLS: `rediss://` |
-//! | `conformance` | `backend::conformance`: a test suite for a [backend] of your own |
+//! | `conformance` | the module `conformance`: a test suite for a [backend] of your own |
 //!
 //! None is enabled by default.
 
@@ -158,7 +158,11 @@ mod any;
 pub mod backend;
 mod backoff;
 mod block;
+#[cfg(feature = "conformance")]
+#[cfg_attr(docsrs, doc(cfg(feature = "conformance")))]
+pub mod conformance;
 mod door;
+mod duration;
 mod error;
 mod existence;
 mod fair;
@@ -199,4 +203,5 @@ mod sys;
 pub mod testing;
 mod token;
 mod trace;
+mod wait;
 mod watch;

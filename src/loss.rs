@@ -47,6 +47,9 @@ impl fmt::Display for Loss {
     }
 }
 
+/// What is called on a loss.
+pub(crate) type LossListener = Box<dyn FnOnce(Loss) + Send>;
+
 /// The future of [`Guard::lost`](crate::Guard::lost). It is owned, `Send`, and latched.
 ///
 /// It resolves only when the lock is lost. If the guard is released without a loss, it stays

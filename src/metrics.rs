@@ -45,9 +45,8 @@ use futures::FutureExt;
 use futures::future::FusedFuture;
 
 use crate::address::Address;
-use crate::backend::Hold;
 use crate::foreign::surviving;
-use crate::loss::{Loss, Lost};
+use crate::loss::{Loss, LossListener, Lost};
 use crate::sys::fork::PerProcess;
 
 /// How many names get a label of their own.
@@ -266,10 +265,10 @@ impl Holding {
         Self::begin(self.meter, Some(self.since))
     }
 
-    /// Counts a loss that the backend notices by itself.
-    pub(crate) fn listen(&self, hold: &impl Hold) {
+    /// Counts a loss that the backend notices by itself. `on_loss` is that of the hold.
+    pub(crate) fn listen(&self, on_loss: impl FnOnce(&dyn Fn() -> LossListener)) {
         if self.meter.0.is_some() {
-            hold.on_loss(&|| Box::new(self.loss_counter()));
+            on_loss(&|| Box::new(self.loss_counter()));
         }
     }
 
@@ -286,11 +285,11 @@ impl Holding {
         }
     }
 
-    /// Counts the loss of a hold that is found to be over.
-    pub(crate) fn is_over(&self, hold: &impl Hold) {
+    /// Counts the loss of a hold that is found to be over. `lost` is that of the hold.
+    pub(crate) fn is_over(&self, lost: impl FnOnce() -> Lost) {
         if self.meter.0.is_some()
             && !self.over().load(Ordering::Relaxed)
-            && let Some(loss) = hold.lost().now_or_never()
+            && let Some(loss) = lost().now_or_never()
         {
             self.lost(Some(loss));
         }

@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
-use crate::backend::Hold;
-use crate::loss::{Loss, Lost};
+use crate::loss::{Loss, LossListener, Lost};
 
 #[derive(Debug, Default)]
 pub(crate) struct Slot;
@@ -52,7 +51,7 @@ impl Holding {
     }
 
     #[inline(always)]
-    pub(crate) fn listen(&self, _: &impl Hold) {}
+    pub(crate) fn listen(&self, _: impl FnOnce(&dyn Fn() -> LossListener)) {}
 
     #[inline(always)]
     pub(crate) fn watch(&self, lost: Lost) -> Lost {
@@ -60,7 +59,7 @@ impl Holding {
     }
 
     #[inline(always)]
-    pub(crate) fn is_over(&self, _: &impl Hold) {}
+    pub(crate) fn is_over(&self, _: impl FnOnce() -> Lost) {}
 
     #[inline(always)]
     pub(crate) fn lost(&self, _: Option<Loss>) {}

@@ -6,6 +6,11 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
+mod settings;
+
+pub(crate) use settings::Bits;
+pub use settings::{Setting, Settings};
+
 /// How long a lock that was granted waits for its future to be polled, unless the options say otherwise.
 pub(crate) const CLAIM_WINDOW: Duration = Duration::from_secs(2);
 
@@ -30,7 +35,7 @@ macro_rules! setters {
         /// Sets each field whose name is an option of the URL.
         pub(crate) fn apply(
             mut self,
-            settings: &mut $crate::backend::Settings,
+            settings: &mut $crate::options::Settings,
         ) -> $crate::error::Result<Self> {
             $(
                 let given = settings.take::<$crate::options::setters!(@reads $kind $($type)?)>(
@@ -75,7 +80,7 @@ macro_rules! setters {
     (@reads limit) => { Option<std::time::Duration> };
     (@reads interval) => { Option<std::time::Duration> };
     (@reads pause) => { Option<std::time::Duration> };
-    (@reads bits) => { $crate::backend::Bits };
+    (@reads bits) => { $crate::options::Bits };
     (@read bits $value:ident) => { $value.0 };
     (@read interval $value:ident) => { $value.unwrap_or(std::time::Duration::MAX) };
     (@read $kind:ident $value:ident) => { $value };

@@ -37,12 +37,12 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use crate::acquire::Acquire;
-use crate::acquire::sealed::Granted;
 use crate::address::Address;
 use crate::any::{AnyLock, becomes_any};
 use crate::backend::Hold;
 use crate::error::Result;
 use crate::foreign::SafeWaker;
+use crate::guard::sealed::Granted;
 use crate::guard::{Guard, Waited, guard};
 use crate::lock::{Capabilities, Handle, Lock, WeakCore};
 use crate::loss::Lost;

@@ -7,11 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use futures::Stream;
 
-#[cfg(doc)]
-use crate::acquire::Acquire;
+use crate::duration::Readable;
 use crate::error::{Error, ErrorKind, Result};
-#[cfg(doc)]
-use crate::lock::Capabilities;
 
 #[cfg(feature = "serde")]
 mod serial;
@@ -160,8 +157,9 @@ pub enum Held {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Status {
-    /// Whether the lock excludes other callers at all; see [`Capabilities::excludes`]. If not, the
-    /// other fields mean nothing.
+    /// Whether the lock excludes other callers at all; see
+    /// [`Capabilities::excludes`](crate::Capabilities::excludes). If not, the other fields mean
+    /// nothing.
     pub excludes: bool,
     /// Whether the lock is held, also by processes that are not named below. If it is not, a try at
     /// that moment succeeds, with two exceptions: a try fails if a caller waits, and a try for
@@ -337,7 +335,7 @@ impl fmt::Debug for Changes {
     }
 }
 
-/// The state of a wait; see [`Acquire::on_wait`].
+/// The state of a wait; see [`Acquire::on_wait`](crate::Acquire::on_wait).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waiting {
@@ -403,21 +401,6 @@ impl fmt::Display for Waiting {
         match self.why() {
             Some(why) => write!(f, ", {why}"),
             None => Ok(()),
-        }
-    }
-}
-
-/// Formats a duration for people, such as `617 ms`, `1.0 s` or `2 min 5 s`.
-pub(crate) struct Readable(pub(crate) Duration);
-
-impl fmt::Display for Readable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.as_secs();
-        match seconds {
-            0 => write!(f, "{} ms", self.0.as_millis()),
-            1..60 => write!(f, "{:.1} s", self.0.as_secs_f64()),
-            60..3600 => write!(f, "{} min {} s", seconds / 60, seconds % 60),
-            _ => write!(f, "{} h {} min", seconds / 3600, seconds % 3600 / 60),
         }
     }
 }

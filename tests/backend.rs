@@ -8,10 +8,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use stanchion::backend::conformance::{self, Report};
 use stanchion::backend::{
     Address, BoxFuture, BoxPending, Engine, Hold, Line, Mode, Pending, Request,
 };
+use stanchion::conformance::{self, Report};
 use stanchion::{
     AnyLock, AnySemaphore, AnySharedLock, Capabilities, Error, ErrorKind, Held, Locks, Loss, Lost,
     Owner, Reach, Reentrant, Removal, Result, Status, Tokens, Waiter,

@@ -44,12 +44,10 @@ impl Layer {
             ["named", ..] => Self::Named,
             ["lease", ..] => Self::Lease,
             ["postgres" | "redis", ..] => Self::Server,
-            // It runs on `Locks`.
-            ["backend", "conformance", ..] => Self::Root,
             [
                 "error" | "backend" | "backoff" | "loss" | "foreign" | "address" | "block"
-                | "ledger" | "options" | "lock" | "status" | "guard" | "acquire" | "any" | "stats"
-                | "metrics" | "metrics_none" | "token" | "trace",
+                | "duration" | "wait" | "ledger" | "options" | "lock" | "status" | "guard"
+                | "acquire" | "any" | "stats" | "metrics" | "metrics_none" | "token" | "trace",
                 ..,
             ] => Self::Face,
             _ => Self::Root,
@@ -291,7 +289,7 @@ fn the_platform_is_asked_about_in_few_places() {
         let watch = name.starts_with("watch/") || name == "watch.rs";
         let one = matches!(name, "lib.rs" | "trace.rs" | "step.rs" | "postgres/mod.rs");
         // The set of backends depends on features.
-        let one = one || matches!(name, "backend.rs" | "locks.rs" | "locks/schemes.rs");
+        let one = one || matches!(name, "locks.rs" | "locks/schemes.rs");
         // The command line offers what this build has.
         let one = one || matches!(name, "bin/stanchion/main.rs" | "bin/stanchion/options.rs");
         watch || one || name.starts_with("sys/")

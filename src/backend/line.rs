@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 
 use super::unsupported_later;
-use super::wait::{Hold, LossListener, Mode, Pending, Request};
 use crate::acquire::Acquire;
 use crate::address::Address;
 use crate::any::{AnyLock, AnySemaphore, AnySharedLock};
@@ -16,10 +15,11 @@ use crate::error::{Error, Result};
 use crate::guard::{Permit, guard};
 use crate::ledger::Ledger;
 use crate::lock::{Capabilities, Handle, Lock, Semaphore, SharedLock};
-use crate::loss::Lost;
+use crate::loss::{LossListener, Lost};
 use crate::options::check_permits;
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status, Waiting};
+use crate::wait::{Hold, Mode, Pending, Request};
 
 /// One lock of an [`Engine`](super::Engine): an exclusive lock, a reader-writer lock or a
 /// semaphore.

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use super::ticket::Mode;
 use super::{Fair, FifoConfig, FifoOptions, Shared, fair_guard, fair_methods, lends_its_file};
 use crate::acquire::Acquire;
-use crate::acquire::sealed::Granted;
 use crate::any::{AnySharedLock, becomes_any};
 use crate::error::Result;
+use crate::guard::sealed::Granted;
 use crate::lock::{Kind, is_lock, local_handle};
 
 /// A fair reader-writer lock on a path: any number of readers, or one writer, across tasks and

@@ -12,10 +12,10 @@ use super::actor::Command;
 use super::client::{LeaseLock, gone};
 use super::session::Session;
 use super::store::Grant;
-use crate::backend::{Hold, LossListener, Mode};
+use crate::backend::{Hold, Mode};
 use crate::error::{Error, Result};
 use crate::foreign::poll_shielded;
-use crate::loss::{Loss, Lost};
+use crate::loss::{Loss, LossListener, Lost};
 use crate::options::no_writer;
 
 /// A grant of a lock on a server.

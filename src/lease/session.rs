@@ -20,10 +20,10 @@ use std::time::SystemTime;
 use super::ambient;
 use super::clock::Stamp;
 use super::store::{Grant, Kind, LockState, Target};
-use crate::backend::{LossListener, Mode};
+use crate::backend::Mode;
 use crate::error::Error;
 use crate::foreign::SafeWaker;
-use crate::loss::Loss;
+use crate::loss::{Loss, LossListener};
 use crate::status::Waiting;
 
 /// The request of a caller.

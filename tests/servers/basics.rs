@@ -1,7 +1,6 @@
 //! Every way to acquire and release each lock.
 
-use stanchion::backend::conformance;
-use stanchion::{ErrorKind, Locks};
+use stanchion::{ErrorKind, Locks, conformance};
 
 use crate::place::Client;
 use crate::server::Server;

@@ -6,16 +6,16 @@ use std::task::{Context, Poll};
 use std::thread::ThreadId;
 use std::time::Instant;
 
-use super::unsupported;
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
-#[cfg(doc)]
-use crate::guard::{Guard, Permit, WriteGuard};
 use crate::ledger::Ledger;
-use crate::loss::{Loss, Lost};
+use crate::loss::{LossListener, Lost};
 use crate::metrics::Meter;
 use crate::options::{check_merge, check_split};
 use crate::status::Waiting;
+
+/// The text of the error for `split` and `merge`.
+const UNMOVABLE: &str = "permits of this backend cannot be split or merged";
 
 /// How a caller wants to hold a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,7 +77,7 @@ pub trait Pending: Send + Unpin + 'static {
     }
 
     /// Returns the address of the lock, or `None` for a wait that can only fail. For a
-    /// [`Line`](super::Line), its own address is used.
+    /// [`Line`](crate::backend::Line), its own address is used.
     #[doc(hidden)]
     fn address(&self) -> Option<Address> {
         None
@@ -115,50 +115,51 @@ pub trait Pending: Send + Unpin + 'static {
 /// A granted lock: the lock is held as long as this value lives. Dropping it releases the lock
 /// without a report.
 pub trait Hold: Send + Sync + 'static {
-    /// See [`Guard::token`].
+    /// See [`Guard::token`](crate::Guard::token).
     fn token(&self) -> Option<u64> {
         None
     }
 
-    /// See [`Guard::predecessor_crashed`].
+    /// See [`Guard::predecessor_crashed`](crate::Guard::predecessor_crashed).
     fn predecessor_crashed(&self) -> bool {
         false
     }
 
-    /// See [`Permit::permits`]. Returns 0 for a lock.
+    /// See [`Permit::permits`](crate::Permit::permits). Returns 0 for a lock.
     fn permits(&self) -> u32 {
         0
     }
 
-    /// See [`Permit::split`].
+    /// See [`Permit::split`](crate::Permit::split).
     fn split(&mut self, permits: u32) -> Result<Self>
     where
         Self: Sized,
     {
         check_split(permits, self.permits(), self.place())?;
-        Err(not_here(self.place()))
+        Err(not_here(UNMOVABLE, self.place()))
     }
 
-    /// See [`Permit::merge`].
+    /// See [`Permit::merge`](crate::Permit::merge).
     fn merge(&mut self, other: Self) -> Result<()>
     where
         Self: Sized,
     {
         check_merge(true, self.permits(), other.permits(), self.place())?;
-        Err(not_here(self.place()))
+        Err(not_here(UNMOVABLE, self.place()))
     }
 
-    /// Turns a writer into a reader; see [`WriteGuard::downgrade`]. Ready when the result is known.
+    /// Turns a writer into a reader; see [`WriteGuard::downgrade`](crate::WriteGuard::downgrade). Ready when the result is known.
     /// The default fails with [`ErrorKind::Unsupported`]. After an error the caller drops this
     /// value.
     fn poll_downgrade(&mut self, _cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Poll::Ready(unsupported("`downgrade` is", self.place()))
+        let text = "`downgrade` is not supported by this backend";
+        Poll::Ready(Err(not_here(text, self.place())))
     }
 
-    /// See [`Guard::is_held`].
+    /// See [`Guard::is_held`](crate::Guard::is_held).
     fn is_held(&self) -> bool;
 
-    /// See [`Guard::lost`].
+    /// See [`Guard::lost`](crate::Guard::lost).
     fn lost(&self) -> Lost;
 
     /// Begins to release at the first call. Ready when the result is known; after that the value
@@ -174,16 +175,12 @@ pub trait Hold: Send + Sync + 'static {
     fn place(&self) -> &Path;
 
     /// Returns whether the caller was in the queue. Override it only if the first poll of a wait is
-    /// pending even when the lock is free; [`Guard::waited`] is `None` if it returns `false`.
+    /// pending even when the lock is free; [`Guard::waited`](crate::Guard::waited) is `None` if it returns `false`.
     fn has_queued(&self) -> bool {
         true
     }
 }
 
-/// What is called on a loss.
-pub(crate) type LossListener = Box<dyn FnOnce(Loss) + Send>;
-
-fn not_here(place: &Path) -> Error {
-    let text = "permits of this backend cannot be split or merged";
+fn not_here(text: &str, place: &Path) -> Error {
     Error::at(ErrorKind::Unsupported, text, place)
 }

@@ -4,7 +4,7 @@
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> stanchion::Result<()> {
-//! use stanchion::{Locks, backend::conformance};
+//! use stanchion::{Locks, conformance};
 //!
 //! let locks = Locks::connect("mem:").await?;
 //! let report = conformance::run(&locks).await;
