@@ -50,7 +50,8 @@ pub(super) enum Command {
     Call(Box<dyn FnOnce(&mut Actor) + Send>),
     /// Wake all waits, because the client is closed.
     Close,
-    /// A notice of a connection.
+    /// A notice of the connection with this number. A notice of an old connection may arrive after
+    /// the next connection was made.
     Notice(u64, Notice),
 }
 

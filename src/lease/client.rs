@@ -11,16 +11,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::actor::{Actor, Command, Parts};
 use super::options::Settings;
-use super::pending::LeasePending;
 use super::session::Session;
 use super::store::{Answer, Doubt, Inspection, Kind, Link, Member, Mismatch, Store, Target, Terms};
-use crate::acquire::Acquire;
 use crate::address::Address;
 use crate::backend::Mode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::shielded;
-use crate::guard::Guard;
-use crate::guard::sealed::Granted;
 use crate::ledger::Ledger;
 use crate::lock::{Capabilities, Reach};
 use crate::options::check_permits;
@@ -185,19 +181,9 @@ pub(crate) struct LeaseLock {
 }
 
 impl LeaseLock {
-    pub(crate) fn acquire<G>(&self, mode: Mode) -> Acquire<G>
-    where
-        G: Guard + Granted<Pending = LeasePending>,
-    {
-        let pending = LeasePending::new(self.clone(), mode);
-        Acquire::new(pending, self.client.terms.settings.timeout)
-    }
-
-    pub(crate) async fn try_acquire<G>(&self, mode: Mode) -> Result<Option<G>>
-    where
-        G: Guard + Granted<Pending = LeasePending>,
-    {
-        self.acquire(mode).try_once().await
+    /// Returns the time limit of a wait that sets none.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.client.terms.settings.timeout
     }
 
     /// Fails if the request is invalid, or the client is closed.

@@ -180,6 +180,12 @@ macro_rules! config {
         }
 
         impl Options {
+            /// Returns the options, if they are valid.
+            pub(super) fn checked(self) -> $crate::error::Result<Config> {
+                self.config.check()?;
+                Ok(self.config)
+            }
+
             $crate::options::setters! { Config, in a URL:
                 $($name $($kind)+;)*
                 lease plain std::time::Duration;

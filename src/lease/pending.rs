@@ -7,11 +7,31 @@ use super::actor::Command;
 use super::client::LeaseLock;
 use super::hold::LeaseHold;
 use super::session::{Outcome, Seen, Session, Wish};
+use crate::acquire::Acquire;
 use crate::address::Address;
 use crate::backend::{Mode, Pending, Request};
 use crate::error::Result;
+use crate::guard::Guard;
+use crate::guard::sealed::Granted;
 use crate::ledger::Ledger;
 use crate::status::Waiting;
+
+impl LeaseLock {
+    pub(crate) fn acquire<G>(&self, mode: Mode) -> Acquire<G>
+    where
+        G: Guard + Granted<Pending = LeasePending>,
+    {
+        let pending = LeasePending::new(self.clone(), mode);
+        Acquire::new(pending, self.timeout())
+    }
+
+    pub(crate) async fn try_acquire<G>(&self, mode: Mode) -> Result<Option<G>>
+    where
+        G: Guard + Granted<Pending = LeasePending>,
+    {
+        self.acquire(mode).try_once().await
+    }
+}
 
 /// The wait of one caller.
 #[doc(hidden)]

@@ -48,9 +48,7 @@ use std::time::{Duration, SystemTime};
 use std::{fmt, io};
 
 use futures::future::BoxFuture;
-use tokio::sync::mpsc::WeakUnboundedSender;
 
-use super::actor::Command;
 use super::options::Settings;
 use crate::backend::Mode;
 use crate::error::{Error, ErrorKind, Result};
@@ -394,22 +392,16 @@ pub(crate) enum Notice {
 
 /// Sends the notices of one connection to the core.
 #[derive(Clone)]
-pub(crate) struct Notices {
-    commands: WeakUnboundedSender<Command>,
-    /// The number of the connection. A notice of an old connection may arrive after the next
-    /// connection was made.
-    epoch: u64,
-}
+pub(crate) struct Notices(Arc<dyn Fn(Notice) -> bool + Send + Sync>);
 
 impl Notices {
-    pub(super) fn new(commands: WeakUnboundedSender<Command>, epoch: u64) -> Self {
-        Self { commands, epoch }
+    pub(super) fn new(send: impl Fn(Notice) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(send))
     }
 
     /// Sends a notice. Returns `false` if the client has ended.
     pub(crate) fn send(&self, notice: Notice) -> bool {
-        let commands = self.commands.upgrade();
-        commands.is_some_and(|it| it.send(Command::Notice(self.epoch, notice)).is_ok())
+        (self.0)(notice)
     }
 }
 

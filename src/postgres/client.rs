@@ -2,10 +2,14 @@
 
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
 
-use tokio_postgres::Client;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Client, Socket};
 
-use super::options::Options;
+use super::link::PgStore;
+use super::options::{Config, Options};
+use super::source::Source;
 use crate::error::Result;
 
 crate::lease::locks! {
@@ -167,5 +171,82 @@ impl PgClient {
     /// Returns the default options.
     pub fn options() -> Options {
         Options::default()
+    }
+
+    async fn open(source: Source, config: Config) -> Result<Self> {
+        Self::start(PgStore::new(source, &config)?, config).await
+    }
+}
+
+impl Options {
+    /// Connects; see [`PgClient::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`PgClient::connect`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PgClient::connect`]. Also
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for invalid options.
+    pub async fn connect(self, url: impl AsRef<str>) -> Result<PgClient> {
+        let config = self.checked()?;
+        let (steps, schema) = (config.steps.as_deref(), &config.schema);
+        let source = Source::of_url(url.as_ref(), steps, schema)?;
+        PgClient::open(source, config).await
+    }
+
+    /// Connects with a configuration and TLS of your own, for passwords, certificates and addresses
+    /// that a URL cannot express. The client makes its own connections. `tls` is what
+    /// [`Config::connect`](tokio_postgres::Config::connect) takes.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use stanchion::postgres::PgClient;
+    /// use tokio_postgres::{Config, NoTls};
+    ///
+    /// let mut config = Config::new();
+    /// config.host("db").user("app").dbname("shop").password(std::fs::read("/run/secrets/db")?);
+    /// let client = PgClient::options().connect_with(config, NoTls).await?;
+    /// let guard = client.lock("deploy").acquire().await?;
+    /// # drop(guard);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`PgClient::connect`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`connect`](Options::connect).
+    pub async fn connect_with<T>(self, config: tokio_postgres::Config, tls: T) -> Result<PgClient>
+    where
+        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+        T::Stream: Send + 'static,
+        T::TlsConnect: Send,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        let options = self.checked()?;
+        let (steps, schema) = (options.steps.as_deref(), &options.schema);
+        let source = Source::of_config(config, tls, steps, schema)?;
+        PgClient::open(source, options).await
+    }
+
+    /// Uses an existing connection; see [`PgClient::from_client`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`PgClient::from_client`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PgClient::from_client`].
+    pub async fn from_client<C>(self, client: C, address: impl AsRef<Path>) -> Result<PgClient>
+    where
+        C: Deref<Target = Client> + Send + Sync + 'static,
+    {
+        let source = Source::Lent(Arc::new(client), address.as_ref().to_path_buf());
+        PgClient::open(source, self.checked()?).await
     }
 }

@@ -1,25 +1,16 @@
 //! The options of a client.
 
-use std::ops::Deref;
-use std::path::Path;
-use std::sync::Arc;
-
-use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{Client, Socket};
-
-use super::client::PgClient;
-use super::link::PgStore;
-use super::source::Source;
 use super::sql;
 use crate::error::{Error, ErrorKind, Result};
 
 crate::lease::config! {
-    /// The options of a [`PgClient`] and of all its locks, with their defaults.
-    /// [`PgClient::config`] returns them.
+    /// The options of a [`PgClient`](super::PgClient) and of all its locks, with their defaults.
+    /// [`PgClient::config`](super::PgClient::config) returns them.
     ///
     /// The server keeps durations in microseconds.
     Config;
-    /// Builds a [`PgClient`]; created by [`PgClient::options`].
+    /// Builds a [`PgClient`](super::PgClient); created by
+    /// [`PgClient::options`](super::PgClient::options).
     Options;
     /// Prefix of the names of all locks. Default `stanchion`. In SQL it is the third argument of
     /// [`assert_held`](crate::postgres#inside-your-own-transaction).
@@ -64,82 +55,6 @@ impl Config {
             return wrong("a label takes no zero byte");
         }
         sql::check_schema(&self.schema)
-    }
-}
-
-impl Options {
-    /// Connects; see [`PgClient::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As for [`PgClient::connect`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`PgClient::connect`]. Also [`ErrorKind::InvalidInput`] for invalid options.
-    pub async fn connect(self, url: impl AsRef<str>) -> Result<PgClient> {
-        let (steps, schema) = (self.config.steps.as_deref(), &self.config.schema);
-        let source = Source::of_url(url.as_ref(), steps, schema);
-        self.start(source).await
-    }
-
-    /// Connects with a configuration and TLS of your own, for passwords, certificates and addresses
-    /// that a URL cannot express. The client makes its own connections. `tls` is what
-    /// [`Config::connect`](tokio_postgres::Config::connect) takes.
-    ///
-    /// ```no_run
-    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// use stanchion::postgres::PgClient;
-    /// use tokio_postgres::{Config, NoTls};
-    ///
-    /// let mut config = Config::new();
-    /// config.host("db").user("app").dbname("shop").password(std::fs::read("/run/secrets/db")?);
-    /// let client = PgClient::options().connect_with(config, NoTls).await?;
-    /// let guard = client.lock("deploy").acquire().await?;
-    /// # drop(guard);
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Cancel safety
-    ///
-    /// As for [`PgClient::connect`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`connect`](Options::connect).
-    pub async fn connect_with<T>(self, config: tokio_postgres::Config, tls: T) -> Result<PgClient>
-    where
-        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
-        T::Stream: Send + 'static,
-        T::TlsConnect: Send,
-        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
-    {
-        let (steps, schema) = (self.config.steps.as_deref(), &self.config.schema);
-        let source = Source::of_config(config, tls, steps, schema);
-        self.start(source).await
-    }
-
-    /// Uses an existing connection; see [`PgClient::from_client`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As for [`PgClient::from_client`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`PgClient::from_client`].
-    pub async fn from_client<C>(self, client: C, address: impl AsRef<Path>) -> Result<PgClient>
-    where
-        C: Deref<Target = Client> + Send + Sync + 'static,
-    {
-        let source = Source::Lent(Arc::new(client), address.as_ref().to_path_buf());
-        self.start(Ok(source)).await
-    }
-
-    async fn start(self, source: Result<Source>) -> Result<PgClient> {
-        self.config.check()?;
-        let store = PgStore::new(source?, &self.config)?;
-        PgClient::start(store, self.config).await
     }
 }
 

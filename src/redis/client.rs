@@ -4,7 +4,8 @@ use std::path::Path;
 
 use ::redis::aio::ConnectionLike;
 
-use super::options::Options;
+use super::options::{Config, Options};
+use super::store::{RedisStore, Source};
 use crate::error::Result;
 
 crate::lease::locks! {
@@ -150,5 +151,62 @@ impl RedisClient {
     /// Returns the default options.
     pub fn options() -> Options {
         Options::default()
+    }
+
+    async fn open(source: Source, config: Config) -> Result<Self> {
+        Self::start(RedisStore::new(source, &config), config).await
+    }
+}
+
+impl Options {
+    /// Connects; see [`RedisClient::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`RedisClient::connect`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RedisClient::connect`]. Also
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for invalid options.
+    pub async fn connect(self, url: impl AsRef<str>) -> Result<RedisClient> {
+        let source = Source::of_url(url.as_ref())?;
+        RedisClient::open(source, self.checked()?).await
+    }
+
+    /// Connects with a client of redis-rs, for credentials, certificates and addresses that a URL
+    /// cannot express. The new client makes its own connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`RedisClient::connect`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`connect`](Options::connect).
+    pub async fn connect_with(self, client: ::redis::Client) -> Result<RedisClient> {
+        let source = Source::of_client(client);
+        RedisClient::open(source, self.checked()?).await
+    }
+
+    /// Uses an existing connection; see [`RedisClient::from_connection`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`RedisClient::from_connection`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RedisClient::from_connection`].
+    pub async fn from_connection<C>(
+        self,
+        connection: C,
+        address: impl AsRef<Path>,
+    ) -> Result<RedisClient>
+    where
+        C: ConnectionLike + Clone + Send + Sync + 'static,
+    {
+        let source = Source::of_connection(connection, address.as_ref());
+        RedisClient::open(source, self.checked()?).await
     }
 }

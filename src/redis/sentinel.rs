@@ -13,7 +13,7 @@ use ::redis::{
 };
 use futures::future::join_all;
 
-use super::store::in_time;
+use super::verdict::in_time;
 
 /// The port of a sentinel whose URL names none.
 const PORT: u16 = 26379;

@@ -1,11 +1,9 @@
 //! The connection: how it is made, what the client asks the server at its beginning, and how a step
 //! becomes the call of a script. [`verdict`](super::verdict) says what its failures mean.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use ::redis::aio::ConnectionLike;
 use ::redis::{
@@ -18,7 +16,7 @@ use super::options::Config;
 use super::replies;
 use super::scripts::{self, Keys, Script, TEXTS};
 use super::sentinel::Sentinels;
-use super::verdict::{failure, is_refusal, is_unknown_script};
+use super::verdict::{failure, in_time, is_refusal, is_unknown_script};
 use crate::backend::BoxFuture;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::{
@@ -517,17 +515,5 @@ impl Link for RedisLink {
             let answer = answer.await.and_then(Value::extract_error);
             answer.map(drop).map_err(failure)
         })
-    }
-}
-
-/// Fails if an answer does not come in time.
-pub(super) async fn in_time<T>(
-    limit: Duration,
-    answer: impl Future<Output = RedisResult<T>>,
-) -> RedisResult<T> {
-    let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
-    match tokio::time::timeout(limit, answer).await {
-        Ok(answer) => answer,
-        Err(_) => Err(late().into()),
     }
 }

@@ -12,9 +12,10 @@
 //! 3. A code that is not in the table fails the wait, because a repetition may never help.
 
 use std::error::Error as StdError;
-use std::fmt;
+use std::time::Duration;
+use std::{fmt, io};
 
-use ::redis::{ErrorKind as Kind, RedisError};
+use ::redis::{ErrorKind as Kind, RedisError, RedisResult};
 
 use crate::error::ErrorKind;
 use crate::lease::{Failure, Remedy};
@@ -99,6 +100,18 @@ pub(super) fn failure(error: RedisError) -> Failure {
     Failure::new(remedy, kind, Said(error))
 }
 
+/// Waits for an answer, and fails if it does not come in time.
+pub(super) async fn in_time<T>(
+    limit: Duration,
+    answer: impl Future<Output = RedisResult<T>>,
+) -> RedisResult<T> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(late().into()),
+    }
+}
+
 /// An error as the server sent it: its code, then its text.
 #[derive(Debug)]
 struct Said(RedisError);
@@ -121,7 +134,6 @@ impl StdError for Said {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::path::Path;
 
     use super::*;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::{Actor, Alarm, Flight};
+use super::{Actor, Alarm, Command, Flight};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::{surviving, surviving_future};
@@ -103,7 +103,11 @@ impl Actor {
     /// Makes the next connection.
     pub(super) fn connect(&mut self) -> BoxFuture<'static, Result<Box<dyn Link>>> {
         self.reach.epoch += 1;
-        let notices = Notices::new(self.parts.notices.clone(), self.reach.epoch);
+        let (commands, epoch) = (self.parts.notices.clone(), self.reach.epoch);
+        let notices = Notices::new(move |notice| {
+            let commands = commands.upgrade();
+            commands.is_some_and(|it| it.send(Command::Notice(epoch, notice)).is_ok())
+        });
         let (store, terms) = (self.parts.store.clone(), self.parts.terms.clone());
         Box::pin(async move {
             let panicked = || {
