@@ -22,7 +22,8 @@ use crate::door;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::sealed::Granted;
 use crate::guard::{Guard, Waited};
-use crate::lock::{Capabilities, Kind, Local};
+use crate::kind::LockKind;
+use crate::lock::{Capabilities, Local};
 use crate::metrics::Meter;
 use crate::options::{check_mode, check_pause};
 use crate::owner::identity;
@@ -80,7 +81,7 @@ impl Drop for Shared {
 }
 
 impl Shared {
-    fn open(path: &Path, kind: Kind, config: FifoConfig) -> Result<Arc<Self>> {
+    fn open(path: &Path, kind: LockKind, config: FifoConfig) -> Result<Arc<Self>> {
         check_options(path, &config)?;
         Self::on(Line::of(path, kind, None)?, config)
     }

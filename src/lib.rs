@@ -134,6 +134,7 @@ pub use file::atomic::{AtomicFile, CreateAtomic};
 pub use file::flags::{LockFlags, OpenFile, lock, unlock};
 pub use file::{FileConfig, FileGuard, FileLock, FileOptions};
 pub use guard::{Downgrade, Guard, Permit, Release, WriteGuard};
+pub use kind::LockKind;
 pub use lock::{Capabilities, Handle, Lock, Reach, Semaphore, SharedLock, Tokens};
 pub use locks::{LockUrl, Locks, LocksOptions};
 pub use loss::{Loss, Lost};
@@ -169,6 +170,7 @@ mod fair;
 mod file;
 mod foreign;
 mod guard;
+mod kind;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "postgres", feature = "redis"))))]
 pub mod lease;

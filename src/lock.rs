@@ -11,33 +11,6 @@ use crate::guard::{Guard, Permit, WriteGuard};
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 
-/// The kind of a lock that is on record: in a file, or on a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Lock,
-    RwLock,
-    Semaphore,
-}
-
-impl Kind {
-    /// Returns the word for it, in records and errors.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Lock => "lock",
-            Self::RwLock => "rwlock",
-            Self::Semaphore => "semaphore",
-        }
-    }
-
-    /// Returns its name, for errors.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::RwLock => "reader-writer lock",
-            Self::Lock | Self::Semaphore => self.word(),
-        }
-    }
-}
-
 /// The methods that every lock and semaphore has, apart from those that acquire it. A handle is
 /// cheap to clone. A clone is the same handle.
 pub trait Handle: fmt::Debug + Send + Sync {

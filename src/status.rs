@@ -9,6 +9,7 @@ use futures::Stream;
 
 use crate::duration::Readable;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kind::LockKind;
 
 #[cfg(feature = "serde")]
 mod serial;
@@ -151,12 +152,33 @@ pub enum Held {
 /// - [`Waiter::ticket`] is a string of decimal digits, because many JSON parsers round numbers
 ///   above 2<sup>53</sup>.
 /// - [`Held`] is `"no"`, `"yes"` or `"unknown"`. Any other string is read as [`Held::Unknown`].
+/// - [`LockKind`] is `"lock"`, `"rwlock"` or `"semaphore"`. Any other string is read as no kind.
 /// - A field without a value is null. `Deserialize` ignores unknown fields, so it reads the status
 ///   of a later version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Status {
+    /// The kind that is on record. `None` if there is no record: the lock was not acquired since it
+    /// was created or removed. Also `None` for a lock that records no kind, such as
+    /// [`FileLock`](crate::FileLock) and [`PidLock`](crate::PidLock).
+    ///
+    /// The kind on a server may differ from that of the handle. Then the handle cannot acquire the
+    /// lock.
+    #[cfg_attr(feature = "serde", serde(default, with = "serial::word"))]
+    pub kind: Option<LockKind>,
+    /// The number of permits on record. `None` if no semaphore is on record.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub limit: Option<u32>,
+    /// The number of free permits; see [`Semaphore::available`](crate::Semaphore::available).
+    /// `None` if no semaphore is on record, or if the number is not known. There are three such
+    /// cases:
+    ///
+    /// - A server may have forgotten a holder.
+    /// - On files, the kernel's list of locks is incomplete, and at least one permit is held.
+    /// - On files, another process has changed the limit since this process used the semaphore.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub available: Option<u32>,
     /// Whether the lock excludes other callers at all; see
     /// [`Capabilities::excludes`](crate::Capabilities::excludes). If not, the other fields mean
     /// nothing.
@@ -209,6 +231,9 @@ impl Status {
     /// knows.
     pub fn free() -> Self {
         Self {
+            kind: None,
+            limit: None,
+            available: None,
             excludes: true,
             held: Held::No,
             unknown: None,
@@ -233,7 +258,8 @@ impl Status {
     }
 }
 
-/// Writes one line: whether the lock is held, the holders, and the number of waiters.
+/// Writes one line: the kind, unless it is a plain lock; whether the lock is held, the holders, and
+/// the number of waiters.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = self
@@ -242,6 +268,14 @@ impl fmt::Display for Status {
             .chain(&self.shared_by)
             .chain(&self.outsider);
         let named: Vec<_> = named.map(Owner::to_string).collect();
+        match (self.kind, self.limit, self.available) {
+            (Some(LockKind::Semaphore), Some(limit), Some(free)) => {
+                write!(f, "semaphore of {limit}, {free} available: ")?;
+            }
+            (Some(LockKind::Semaphore), Some(limit), None) => write!(f, "semaphore of {limit}: ")?,
+            (Some(LockKind::RwLock), ..) => write!(f, "{}: ", LockKind::RwLock.name())?,
+            _ => {}
+        }
         match self.held {
             _ if !self.excludes => f.write_str("excludes no caller")?,
             Held::No => f.write_str("free")?,

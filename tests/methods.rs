@@ -11,8 +11,8 @@ use stanchion::redis::{
 use stanchion::{
     AnyGuard, AnyLock, AnySemaphore, AnySharedLock, ErrorKind, FifoGuard, FifoLock, FifoPermit,
     FifoReadGuard, FifoRwLock, FifoSemaphore, FifoWriteGuard, FileGuard, FileLock, Lock, LockDir,
-    MemGuard, MemLock, MemRwLock, MemSemaphore, Memory, Method, NamedLock, PidGuard, PidLock,
-    SharedLock,
+    LockKind, MemGuard, MemLock, MemRwLock, MemSemaphore, Memory, Method, NamedLock, PidGuard,
+    PidLock, SharedLock, Status,
 };
 
 #[path = "conformance/support.rs"]
@@ -181,6 +181,77 @@ fn what_cannot_tell_of_changes_says_so_once() {
         assert_eq!(first.expect_err("no status").kind(), ErrorKind::Unsupported);
         assert!(block_on(changes.next()).is_none());
     }
+}
+
+/// The kind, the limit and the free permits of a status.
+fn facts(status: stanchion::Result<Status>) -> (Option<LockKind>, Option<u32>, Option<u32>) {
+    let status = status.expect("a status");
+    (status.kind, status.limit, status.available)
+}
+
+#[test]
+fn a_status_in_memory_has_kind_limit_and_free_permits() {
+    let memory = Memory::new();
+    let lock = memory.lock("a").expect("a lock");
+    let book = memory.rwlock("b").expect("a lock");
+    assert_eq!(facts(lock.status()), (Some(LockKind::Lock), None, None));
+    assert_eq!(facts(book.status()), (Some(LockKind::RwLock), None, None));
+    let workers = memory.semaphore("c", 4).expect("a semaphore");
+    let three = workers.try_acquire_many(3).expect("no error");
+    let kind = Some(LockKind::Semaphore);
+    assert_eq!(facts(workers.status()), (kind, Some(4), Some(1)));
+    let any = AnySemaphore::from(workers.clone());
+    assert_eq!(facts(block_on(any.status())), (kind, Some(4), Some(1)));
+    let text = workers.status().expect("a status").to_string();
+    assert!(
+        text.starts_with("semaphore of 4, 1 available: shared by "),
+        "{text}"
+    );
+    drop(three);
+    block_on(workers.resize(6)).expect("resized");
+    assert_eq!(facts(workers.status()), (kind, Some(6), Some(6)));
+}
+
+#[test]
+fn a_status_on_files_has_kind_limit_and_free_permits() {
+    let place = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| place.path().join(name);
+    let workers = FifoSemaphore::options().limit(4);
+    let workers = workers.open(place.path(), "workers").expect("a semaphore");
+    assert_eq!(
+        facts(workers.status()),
+        (None, None, None),
+        "nothing is on record"
+    );
+    let three = workers
+        .try_acquire_many(3)
+        .expect("no error")
+        .expect("free");
+    let (kind, limit, free) = facts(workers.status());
+    assert_eq!((kind, limit), (Some(LockKind::Semaphore), Some(4)));
+    // The kernel's list of locks may be incomplete.
+    let whole = workers.status().expect("a status").names_all;
+    assert_eq!(free, whole.then_some(1));
+    drop(three);
+    assert_eq!(facts(workers.status()).2, Some(4));
+    assert_eq!(workers.available().expect("counted"), 4);
+    workers.remove().expect("removed");
+    assert_eq!(
+        facts(workers.status()),
+        (None, None, None),
+        "it was removed"
+    );
+
+    let (lock, book) = (FifoLock::open(at("lock")), FifoRwLock::open(at("book")));
+    let (lock, book) = (lock.expect("a lock"), book.expect("a lock"));
+    drop((lock.try_acquire(), book.try_write()));
+    assert_eq!(facts(lock.status()), (Some(LockKind::Lock), None, None));
+    assert_eq!(facts(book.status()), (Some(LockKind::RwLock), None, None));
+    let (file, pid) = (FileLock::open(at("file")), PidLock::open(at("pid")));
+    let (file, pid) = (file.expect("a lock"), pid.expect("a lock"));
+    drop((file.try_acquire(), pid.try_acquire()));
+    assert_eq!(facts(file.status()), (None, None, None));
+    assert_eq!(facts(pid.status()), (None, None, None));
 }
 
 /// A wait that begins before `close`, one that begins later, and one through another handle.

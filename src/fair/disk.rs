@@ -38,7 +38,7 @@ use super::slots::Slots;
 use super::ticket::{Mode, Ticket};
 use super::{Entered, Place, Settings};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::Kind;
+use crate::kind::LockKind;
 use crate::step::{self, Step};
 use crate::sys::file::{self, FileId};
 use crate::sys::flock;
@@ -56,7 +56,7 @@ mod writer;
 /// The files of one lock.
 pub(crate) struct Disk {
     place: Arc<Place>,
-    kind: Kind,
+    kind: LockKind,
     /// The slot files, if this is a semaphore.
     slots: Option<Slots>,
     queue: Option<QueueDir>,
@@ -119,7 +119,7 @@ pub(crate) enum Admission {
 }
 
 impl Disk {
-    pub(crate) fn new(place: Arc<Place>, kind: Kind, slots: Option<Slots>) -> Self {
+    pub(crate) fn new(place: Arc<Place>, kind: LockKind, slots: Option<Slots>) -> Self {
         Self {
             place,
             kind,
@@ -617,8 +617,8 @@ impl Disk {
 
 /// Returns the kind and the limit of the lock that is recorded at this path. A record of another
 /// version is an error.
-pub(crate) fn recorded_kind(place: Place) -> Result<Option<(Kind, u32)>> {
-    let disk = Disk::new(Arc::new(place), Kind::Lock, None);
+pub(crate) fn recorded_kind(place: Place) -> Result<Option<(LockKind, u32)>> {
+    let disk = Disk::new(Arc::new(place), LockKind::Lock, None);
     let Some(bytes) = disk.read_unlocked()? else {
         return Ok(None);
     };

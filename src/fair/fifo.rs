@@ -13,7 +13,8 @@ use crate::any::{AnyLock, becomes_any};
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::lock::{Kind, is_lock, local_handle};
+use crate::kind::LockKind;
+use crate::lock::{is_lock, local_handle};
 
 /// A fair exclusive lock on a path: first come, first served, across tasks and processes.
 ///
@@ -154,7 +155,7 @@ impl FifoLock {
 
 impl Fair for FifoLock {
     fn with_config(path: &Path, config: FifoConfig) -> Result<Self> {
-        let shared = Shared::open(path, Kind::Lock, config)?;
+        let shared = Shared::open(path, LockKind::Lock, config)?;
         Ok(Self { shared })
     }
 }

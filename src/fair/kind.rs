@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Place;
 use super::disk::recorded_kind;
 use crate::error::Result;
-use crate::lock::Kind;
+use crate::kind::LockKind;
 use crate::path::canonical;
 
 /// The kind of a fair lock, as its state record names it. A lock has a kind from its first acquire
@@ -56,9 +56,9 @@ impl FifoKind {
         let path = canonical(path.as_ref())?;
         let found = recorded_kind(Place::new(path))?;
         Ok(found.map(|(kind, limit)| match kind {
-            Kind::Lock => Self::Lock,
-            Kind::RwLock => Self::RwLock,
-            Kind::Semaphore => Self::Semaphore { limit },
+            LockKind::Lock => Self::Lock,
+            LockKind::RwLock => Self::RwLock,
+            LockKind::Semaphore => Self::Semaphore { limit },
         }))
     }
 }
@@ -67,9 +67,9 @@ impl FifoKind {
 impl fmt::Display for FifoKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Lock => Kind::Lock.word(),
-            Self::RwLock => Kind::RwLock.word(),
-            Self::Semaphore { .. } => Kind::Semaphore.word(),
+            Self::Lock => LockKind::Lock.word(),
+            Self::RwLock => LockKind::RwLock.word(),
+            Self::Semaphore { .. } => LockKind::Semaphore.word(),
         })
     }
 }

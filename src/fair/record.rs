@@ -40,7 +40,7 @@ use std::ops::{Deref, DerefMut};
 
 use super::Place;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::Kind;
+use crate::kind::LockKind;
 use crate::owner::Recorded;
 use crate::sys::file::{self, FileId};
 use crate::sys::filesystem::{FileSystem, Locality};
@@ -72,12 +72,12 @@ const FILE: &str = "file=";
 const FILE_AT: usize = LENGTH - 1 - DIGITS - FILE.len();
 
 /// Returns the beginning of the first line, up to the limit.
-fn start(kind: Kind) -> String {
+fn start(kind: LockKind) -> String {
     format!("stanchion {VERSION} {} ", kind.word())
 }
 
 /// Describes a lock of this version and kind, for the error about a foreign record.
-fn description(kind: Kind) -> String {
+fn description(kind: LockKind) -> String {
     format!("version {VERSION}, kind {}", kind.word())
 }
 
@@ -129,7 +129,7 @@ pub(crate) enum Content {
 
 impl Content {
     /// Refuses a lock of another version or kind than this one.
-    pub(super) fn refuse_foreign(&self, place: &Place, kind: Kind) -> Result<()> {
+    pub(super) fn refuse_foreign(&self, place: &Place, kind: LockKind) -> Result<()> {
         let Self::Foreign(theirs) = self else {
             return Ok(());
         };
@@ -142,7 +142,7 @@ impl Content {
 }
 
 /// Parses a record, for a lock of this kind.
-pub(crate) fn parse(bytes: &[u8], kind: Kind) -> Content {
+pub(crate) fn parse(bytes: &[u8], kind: LockKind) -> Content {
     if bytes.starts_with(REMOVED.as_bytes()) {
         return Content::Removed;
     }
@@ -153,18 +153,18 @@ pub(crate) fn parse(bytes: &[u8], kind: Kind) -> Content {
 }
 
 /// Returns the kind and the limit of a record, from its first line alone.
-pub(crate) fn kind_of(bytes: &[u8]) -> Option<(Kind, u32)> {
-    let kinds = [Kind::Lock, Kind::RwLock, Kind::Semaphore];
+pub(crate) fn kind_of(bytes: &[u8]) -> Option<(LockKind, u32)> {
+    let kinds = [LockKind::Lock, LockKind::RwLock, LockKind::Semaphore];
     let found = |kind| body(bytes, kind).map(|(limit, _)| (kind, limit));
     kinds.into_iter().find_map(found)
 }
 
 /// Returns the limit and what follows the first line, if the line is of this version and kind. A
 /// limit that does not fit was not written by this crate, and no slot file has such a number.
-fn body(bytes: &[u8], kind: Kind) -> Option<(u32, &[u8])> {
+fn body(bytes: &[u8], kind: LockKind) -> Option<(u32, &[u8])> {
     let rest = bytes.strip_prefix(start(kind).as_bytes())?;
     let limit = number(rest, 0)?;
-    let counted = kind == Kind::Semaphore;
+    let counted = kind == LockKind::Semaphore;
     let body = rest.get(DIGITS..)?.strip_prefix(b"\n")?;
     let limit_or_most = u32::try_from(limit).unwrap_or(u32::MAX);
     (counted == (limit > 0)).then_some((limit_or_most, body))
@@ -192,7 +192,7 @@ fn record(limit: u32, bytes: &[u8]) -> Option<Record> {
 
 /// Describes the lock in the first line, if this crate wrote the record, in another version or
 /// kind.
-fn foreign(bytes: &[u8], ours: Kind) -> Option<String> {
+fn foreign(bytes: &[u8], ours: LockKind) -> Option<String> {
     let line = bytes.split(|&byte| byte == b'\n').next()?;
     let line = std::str::from_utf8(line.get(..line.len().min(80))?).ok()?;
     let mut words = line.split_ascii_whitespace();
@@ -208,7 +208,7 @@ fn foreign(bytes: &[u8], ours: Kind) -> Option<String> {
 }
 
 /// Returns the holder that a record names, for status. `locality` is that of its file.
-pub(crate) fn holder(bytes: &[u8], kind: Kind, locality: Locality) -> Option<Recorded> {
+pub(crate) fn holder(bytes: &[u8], kind: LockKind, locality: Locality) -> Option<Recorded> {
     let (_, bytes) = body(bytes, kind)?;
     let since = number(bytes, SINCE_AT).unwrap_or(0);
     let words = std::str::from_utf8(bytes.get(OWNER_AT..)?).ok()?;
@@ -223,7 +223,7 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    pub(crate) fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: LockKind) -> Self {
         let mut bytes = Box::new([b' '; LENGTH]);
         let zero = [b'0'; DIGITS];
         let begin = start(kind);
@@ -398,7 +398,7 @@ mod tests {
 
     #[test]
     fn a_record_survives_the_round_trip() {
-        let mut draft = Draft::new(Kind::Lock);
+        let mut draft = Draft::new(LockKind::Lock);
         draft.set_owner("pid=7 label=x");
         let bytes = draft.entered(1_764_000_000_000_000, DOOR, 12).1.to_vec();
         let record = Record {
@@ -407,8 +407,8 @@ mod tests {
             flag: Flag::Held,
             door: DOOR,
         };
-        assert_eq!(parse(&bytes, Kind::Lock), Content::Ours(record));
-        let holder = holder(&bytes, Kind::Lock, Locality::Unknown).expect("a holder is named");
+        assert_eq!(parse(&bytes, LockKind::Lock), Content::Ours(record));
+        let holder = holder(&bytes, LockKind::Lock, Locality::Unknown).expect("a holder is named");
         assert_eq!(holder.owner.pid, Some(7));
         assert_eq!(holder.owner.label.as_deref(), Some("x"));
         assert_eq!(bytes.len(), LENGTH);
@@ -417,12 +417,12 @@ mod tests {
 
     #[test]
     fn the_places_of_the_short_writes_are_right() {
-        let mut draft = Draft::new(Kind::Lock);
+        let mut draft = Draft::new(LockKind::Lock);
         let mut bytes = draft.entered(5, DOOR, 0).1.to_vec();
         let (at, digits) = draft.token(77);
         bytes[at as usize..][..digits.len()].copy_from_slice(digits);
         assert!(
-            matches!(parse(&bytes, Kind::Lock), Content::Ours(it) if it.token == 77 && it.flag == Flag::Held)
+            matches!(parse(&bytes, LockKind::Lock), Content::Ours(it) if it.token == 77 && it.flag == Flag::Held)
         );
         let (at, left) = draft.flag(76, Flag::Clear);
         bytes[at as usize..][..left.len()].copy_from_slice(left);
@@ -432,12 +432,12 @@ mod tests {
             flag: Flag::Clear,
             door: DOOR,
         };
-        assert_eq!(parse(&bytes, Kind::Lock), Content::Ours(expected));
+        assert_eq!(parse(&bytes, LockKind::Lock), Content::Ours(expected));
     }
 
     #[test]
     fn p66_foreign_records_are_named_and_rubbish_is_nothing() {
-        let foreign = |text: &str| parse(text.as_bytes(), Kind::Lock);
+        let foreign = |text: &str| parse(text.as_bytes(), LockKind::Lock);
         let named = |text: &str| Content::Foreign(text.into());
         assert_eq!(
             foreign("stanchion 2 lock 0\n"),
@@ -463,10 +463,10 @@ mod tests {
 
     #[test]
     fn p66_every_kind_reads_its_own_records_only() {
-        let kinds = [Kind::Lock, Kind::RwLock, Kind::Semaphore];
+        let kinds = [LockKind::Lock, LockKind::RwLock, LockKind::Semaphore];
         for kind in kinds {
             let mut draft = Draft::new(kind);
-            let limit = if kind == Kind::Semaphore { 12 } else { 0 };
+            let limit = if kind == LockKind::Semaphore { 12 } else { 0 };
             draft.set_limit(limit);
             draft.set_owner("pid=7");
             let mut bytes = draft.read(5, DOOR, Flag::Found).1.to_vec();
@@ -492,7 +492,7 @@ mod tests {
 
     #[test]
     fn p65_a_record_of_another_file_tells_of_nobody() {
-        for kind in [Kind::Lock, Kind::RwLock, Kind::Semaphore] {
+        for kind in [LockKind::Lock, LockKind::RwLock, LockKind::Semaphore] {
             let place = tempfile::tempdir().expect("a directory");
             let file = file::open_lock_file(&place.path().join("state"), None);
             let (file, own) = file.expect("a file");
@@ -506,7 +506,7 @@ mod tests {
                 }
             };
             let mut draft = Draft::new(kind);
-            draft.set_limit(u32::from(kind == Kind::Semaphore));
+            draft.set_limit(u32::from(kind == LockKind::Semaphore));
             draft.set_owner(&format!("pid=7 label={}", "x".repeat(LENGTH)));
             let unknown = draft.entered(5, DOOR, 0).1.to_vec();
             assert_eq!(flag_in(&unknown), Flag::Held, "an earlier version wrote it");

@@ -18,7 +18,8 @@ use crate::acquire::Acquire;
 use crate::any::{AnySharedLock, becomes_any};
 use crate::error::Result;
 use crate::guard::sealed::Granted;
-use crate::lock::{Kind, is_lock, local_handle};
+use crate::kind::LockKind;
+use crate::lock::{is_lock, local_handle};
 
 /// A fair reader-writer lock on a path: any number of readers, or one writer, across tasks and
 /// processes.
@@ -179,7 +180,7 @@ impl FifoRwLock {
 
 impl Fair for FifoRwLock {
     fn with_config(path: &Path, config: FifoConfig) -> Result<Self> {
-        let shared = Shared::open(path, Kind::RwLock, config)?;
+        let shared = Shared::open(path, LockKind::RwLock, config)?;
         Ok(Self { shared })
     }
 }

@@ -20,7 +20,8 @@ use super::{FifoConfig, Shared, check_options, fair_guard, fair_methods, in_temp
 use crate::acquire::Acquire;
 use crate::any::{AnySemaphore, becomes_any};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::{Kind, is_lock, local_handle};
+use crate::kind::LockKind;
+use crate::lock::{is_lock, local_handle};
 use crate::options::{check_permits, setters};
 use crate::path::canonical;
 use crate::sys::file::lend_files;
@@ -234,7 +235,7 @@ impl FifoSemaphore {
         check_permits(limit, MOST, &path)?;
         let directory = path.parent().unwrap_or(Path::new("/")).to_path_buf();
         let slots = Slots::new(directory, names, limit);
-        let line = Line::of(&path, Kind::Semaphore, Some(slots))?;
+        let line = Line::of(&path, LockKind::Semaphore, Some(slots))?;
         let shared = Shared::on(line, fair)?;
         shared.line.check_limit(limit)?;
         let config = Arc::new(config);

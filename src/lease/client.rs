@@ -223,13 +223,10 @@ impl LeaseLock {
                 Mismatch::Limit(theirs).describe(&self.target, self.client.terms.settings.lease);
             return Err(Error::at(ErrorKind::Incompatible, text, self.path()));
         }
-        if inspection.doubt != Doubt::Nothing {
+        inspection.free(limit).ok_or_else(|| {
             let text = "the server may have forgotten holders; it counts them again within a lease";
-            return Err(Error::at(ErrorKind::Unavailable, text, self.path()));
-        }
-        let shares = inspection.holders.iter().map(|it| it.shares);
-        let taken = shares.fold(0, u32::saturating_add);
-        Ok(limit.saturating_sub(taken))
+            Error::at(ErrorKind::Unavailable, text, self.path())
+        })
     }
 
     pub(crate) async fn status(&self) -> Result<Status> {
@@ -242,7 +239,12 @@ impl LeaseLock {
             (Doubt::All, _) | (Doubt::Holders, true) => Held::Unknown,
             (_, empty) => Held::of(!empty),
         };
+        let permits = inspection.limit;
+        let permits = permits.filter(|_| inspection.kind == Some(Kind::Semaphore));
         let mut status = Status {
+            kind: inspection.kind,
+            limit: permits,
+            available: permits.and_then(|limit| inspection.free(limit)),
             held,
             unknown: (held == Held::Unknown)
                 .then(|| "the server may have forgotten a holder".into()),

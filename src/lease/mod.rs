@@ -169,8 +169,8 @@ pub use options::OnDisconnect;
 pub(crate) use options::{Settings, config};
 pub(crate) use pending::LeasePending;
 pub(crate) use store::{
-    Answer, Doubt, Enter, Entered, Failure, Grant, Heartbeat, Inspection, Leave, Link, LockState,
-    Member, Mismatch, Notice, Notices, Pulse, Remedy, Store, Target, Terms, Tokens,
+    Answer, Doubt, Enter, Entered, Failure, Grant, Heartbeat, Inspection, Kind, Leave, Link,
+    LockState, Member, Mismatch, Notice, Notices, Pulse, Remedy, Store, Target, Terms, Tokens,
 };
 #[cfg(test)]
 pub(crate) use verdicts::assert_documented;

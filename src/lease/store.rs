@@ -52,7 +52,8 @@ use futures::future::BoxFuture;
 use super::options::Settings;
 use crate::backend::Mode;
 use crate::error::{Error, ErrorKind, Result};
-pub(crate) use crate::lock::{Kind, Tokens};
+pub(crate) use crate::kind::LockKind as Kind;
+pub(crate) use crate::lock::Tokens;
 use crate::status::Owner;
 
 /// A server, or the part of it that has the locks of one client.
@@ -298,7 +299,8 @@ pub(crate) enum Leave {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Inspection {
     pub(crate) last_token: u64,
-    /// The recorded number of shares, if the lock is on record.
+    /// The recorded kind and number of shares, if the lock is on record.
+    pub(crate) kind: Option<Kind>,
     pub(crate) limit: Option<u32>,
     /// Those that hold the lock or have an offer.
     pub(crate) holders: Vec<Member>,
@@ -307,6 +309,14 @@ pub(crate) struct Inspection {
 }
 
 impl Inspection {
+    /// Returns how many of this many shares are free. Returns `None` if the server may have
+    /// forgotten a holder.
+    pub(super) fn free(&self, limit: u32) -> Option<u32> {
+        let shares = self.holders.iter().map(|it| it.shares);
+        let taken = shares.fold(0, u32::saturating_add);
+        (self.doubt == Doubt::Nothing).then(|| limit.saturating_sub(taken))
+    }
+
     /// Returns whether a later answer shows another state of the lock.
     pub(super) fn has_become(&self, later: &Self) -> bool {
         let same = |before: &[Member], after: &[Member]| {
@@ -314,7 +324,7 @@ impl Inspection {
             before.len() == after.len() && pairs.all(|(before, after)| before.is_later(after))
         };
         self.last_token != later.last_token
-            || self.limit != later.limit
+            || (self.kind, self.limit) != (later.kind, later.limit)
             || self.doubt != later.doubt
             || !same(&self.holders, &later.holders)
             || !same(&self.waiters, &later.waiters)

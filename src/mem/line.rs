@@ -15,6 +15,7 @@ use crate::address::Address;
 use crate::backend::Mode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
+use crate::kind::LockKind;
 use crate::options::check_permits;
 use crate::owner::identity;
 use crate::status::{Changes, Held, Owner, Status, Waiter, Waiting};
@@ -358,7 +359,18 @@ impl Line {
     }
 
     pub(super) fn status(&self) -> Status {
-        self.locked_quietly(|state| state.status())
+        let status = self.locked_quietly(|state| state.status());
+        let (kind, limit) = match self.kind() {
+            Kind::Lock => (LockKind::Lock, None),
+            Kind::RwLock => (LockKind::RwLock, None),
+            Kind::Semaphore(limit) => (LockKind::Semaphore, Some(limit)),
+        };
+        Status {
+            kind: Some(kind),
+            limit,
+            available: status.available.filter(|_| limit.is_some()),
+            ..status
+        }
     }
 
     /// Returns the state of the wait of this queue entry.
@@ -689,6 +701,7 @@ impl State {
             .collect();
         waiters.sort_by_key(|it| it.ticket);
         Status {
+            available: Some(self.free),
             held: Held::of(!self.inside.is_empty()),
             holder: alone.map(|it| it.by.owner(it.since)),
             shared_by: together

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::lease::{
-    Doubt, Entered, Grant, Heartbeat, Inspection, LockState, Member, Mismatch, Notice, Pulse,
+    Doubt, Entered, Grant, Heartbeat, Inspection, Kind, LockState, Member, Mismatch, Notice, Pulse,
 };
 
 /// Reads words from the front of a text.
@@ -203,6 +203,7 @@ pub(super) fn inspection(rows: &[(String, String, i64)]) -> Option<Inspection> {
     }
     Some(Inspection {
         last_token,
+        kind: Kind::of_word(lock.word()?),
         limit: (limit > 0).then_some(limit),
         holders,
         waiters,
@@ -330,6 +331,7 @@ mod tests {
         ];
         let inspection = inspection(&rows).expect("well");
         assert_eq!((inspection.last_token, inspection.limit), (41, Some(1)));
+        assert_eq!(inspection.kind, Some(Kind::Lock));
         assert_eq!(inspection.doubt, Doubt::Holders);
         assert_eq!(inspection.holders[0].age, Duration::from_micros(5));
     }

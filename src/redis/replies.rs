@@ -5,7 +5,7 @@ use std::time::Duration;
 use ::redis::Value;
 
 use crate::lease::{
-    Doubt, Entered, Grant, Heartbeat, Inspection, LockState, Member, Mismatch, Notice, Pulse,
+    Doubt, Entered, Grant, Heartbeat, Inspection, Kind, LockState, Member, Mismatch, Notice, Pulse,
 };
 
 /// Reads a number of an answer, in any of its forms.
@@ -178,13 +178,14 @@ fn member(record: &str) -> Option<(u64, Member)> {
 
 /// Reads the answer of `inspect`.
 pub(super) fn inspection(value: &Value) -> Option<Inspection> {
-    let [last_token, holders, waiters, doubt, limit] = value.as_sequence()? else {
+    let [last_token, holders, waiters, doubt, limit, kind] = value.as_sequence()? else {
         return None;
     };
     let list = |all: &Value| -> Option<Vec<_>> { all.as_sequence()?.iter().map(shown).collect() };
     let limit = u32::try_from(number(limit)?).ok()?;
     Some(Inspection {
         last_token: number(last_token)?,
+        kind: Kind::of_word(&text(kind)?),
         limit: (limit > 0).then_some(limit),
         holders: list(holders)?,
         waiters: list(waiters)?,

@@ -1,4 +1,4 @@
-//! The serialized form of times and tickets; see `Status`.
+//! The serialized form of times, tickets and kinds; see `Status`.
 
 /// A time as the number of seconds since the Unix epoch, with a precision of microseconds.
 pub(super) mod seconds {
@@ -64,10 +64,32 @@ pub(super) mod digits {
     }
 }
 
+/// A kind as its word. A word that is unknown is no kind.
+pub(super) mod word {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::kind::LockKind;
+
+    pub(crate) fn serialize<S: Serializer>(
+        kind: &Option<LockKind>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        kind.map(LockKind::word).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<LockKind>, D::Error> {
+        let word = Option::<String>::deserialize(deserializer)?;
+        Ok(word.and_then(|it| LockKind::of_word(&it)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, SystemTime};
 
+    use crate::kind::LockKind;
     use crate::status::{Held, Owner, Status, Waiter};
 
     /// A status with every kind of value, and its exact form.
@@ -91,6 +113,9 @@ mod tests {
             here: false,
         };
         let status = Status {
+            kind: Some(LockKind::Semaphore),
+            limit: Some(3),
+            available: Some(0),
             held: Held::Yes,
             holder: Some(owner),
             waiters: vec![waiter],
@@ -98,7 +123,7 @@ mod tests {
             ..Status::free()
         };
         let form = concat!(
-            r#"{"excludes":true,"held":"yes","unknown":null,"names_all":true,"holder":{"pid":23645,"#,
+            r#"{"kind":"semaphore","limit":3,"available":0,"excludes":true,"held":"yes","unknown":null,"names_all":true,"holder":{"pid":23645,"#,
             r#""foreign_pid":false,"host":"build7","label":"a \"b\"\n\u001bä","command":null,"#,
             r#""since":1795324244.380375,"unknown":null},"shared_by":[],"outsider":null,"waiters":["#,
             r#"{"ticket":"18446744073709551615","owner":{"pid":null,"foreign_pid":false,"host":null,"#,
@@ -118,11 +143,17 @@ mod tests {
     #[test]
     fn what_a_later_version_adds_is_no_error() {
         let (status, form) = sample();
-        let later = form.replace("{\"excludes\"", "{\"later\":[1],\"excludes\"");
+        let later = form.replace("\"excludes\"", "\"later\":[1],\"excludes\"");
         assert_eq!(serde_json::from_str::<Status>(&later).unwrap(), status);
         let later = form.replace("\"yes\"", "\"perhaps\"");
         let read: Status = serde_json::from_str(&later).unwrap();
         assert_eq!(read.held, Held::Unknown);
+        let later = form.replace("\"semaphore\"", "\"barrier\"");
+        let read: Status = serde_json::from_str(&later).unwrap();
+        assert_eq!((read.kind, read.limit), (None, Some(3)));
+        let earlier = form.replace("\"kind\":\"semaphore\",\"limit\":3,\"available\":0,", "");
+        let read: Status = serde_json::from_str(&earlier).unwrap();
+        assert_eq!((read.kind, read.limit, read.available), (None, None, None));
         let sparse: Owner = serde_json::from_str("{}").unwrap();
         assert_eq!(sparse, Owner::unknown());
     }

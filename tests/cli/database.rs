@@ -1,6 +1,8 @@
 //! A lock in a Postgres database by its URL, and the script that installs the locks.
 #![cfg(feature = "postgres")]
 
+use rustix::process::Signal;
+
 use crate::postgres_server::Server;
 use crate::program::{End, Site};
 
@@ -36,8 +38,13 @@ fn the_script_installs_the_locks_and_run_uses_them() {
     site.end_of(&["run", "--no-wait", &url, "--", "true"])
         .expect(75, "is busy: held by pid");
     site.start(&["status", &url]).line_with("held");
+    let watch = site.start(&["status", "--watch", &url]);
+    watch.line_with(": held by pid ");
     holder.tell("go");
     assert_eq!(holder.end(), End::quiet(0));
+    watch.line_with(": free, 0 waiting, last token ");
+    watch.signal(Signal::INT);
+    assert_eq!(watch.end(), End::quiet(-Signal::INT.as_raw()));
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! A lock on a server by its URL.
 #![cfg(feature = "redis")]
 
+use rustix::process::Signal;
+
+use crate::kinds::assert_has;
 use crate::program::{End, Site};
 use crate::redis_server::Server;
 
@@ -32,14 +35,40 @@ fn it_is_acquired_shown_and_released() {
         .expect(75, "is busy: held by pid");
     site.start(&["status", &url]).line_with("held");
     site.end_of(&["remove", &url]).expect(2, "by itself");
-    site.end_of(&["status", "--watch", &url])
-        .expect(2, "--watch");
+    let watch = site.start(&["status", "--watch", "--json", &url]);
+    assert_has(
+        &watch.line(),
+        &[r#""kind":"lock","limit":null"#, r#""state":"held""#],
+    );
     holder.tell("go");
     assert_eq!(holder.end(), End::quiet(0));
+    watch.line_with(r#""state":"free""#);
+    watch.signal(Signal::INT);
+    assert_eq!(watch.end(), End::quiet(-Signal::INT.as_raw()));
     assert_eq!(
         site.end_of(&["run", "--no-wait", &url, "--", "true"]),
         End::quiet(0)
     );
+}
+
+/// The status shows the recorded kind, also to a watch that began before there was one.
+#[test]
+fn a_watch_shows_a_semaphore() {
+    let site = Site::new();
+    let server = need!(Server::start());
+    let url = format!("{}?lease=1s#workers", server.url());
+    let watch = site.start(&["status", "--watch", &url]);
+    watch.line_with("0 waiting");
+    let mut run = vec!["run", "--permits", "2", "--of", "3", &url, "--"];
+    run.extend(["sh", "-c", "echo in; read x"]);
+    let mut holder = site.start(&run);
+    holder.line_with("in");
+    watch.line_with("semaphore of 3, 1 available, shared by 1, 0 waiting, ");
+    holder.tell("go");
+    assert_eq!(holder.end(), End::quiet(0));
+    watch.line_with("semaphore of 3, 3 available, free, 0 waiting, ");
+    watch.signal(Signal::TERM);
+    assert_eq!(watch.end(), End::quiet(-Signal::TERM.as_raw()));
 }
 
 #[test]

@@ -71,7 +71,9 @@ fn status_shows_every_kind() {
                 r#""holder":null,"shared_by":[{"pid":"#,
             ],
         );
-        assert_has(&heading, &[": semaphore of 3, shared by 2, 0 waiting, "]);
+        assert_has(&line, &[r#""available":0"#]);
+        let text = ": semaphore of 3, 0 available, shared by 2, 0 waiting, ";
+        assert_has(&heading, &[text]);
     }
     permits.into_iter().for_each(let_go);
 }

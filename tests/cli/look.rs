@@ -61,7 +61,8 @@ fn the_table_names_holder_and_waiters() {
     assert_eq!(owner.label.as_deref(), Some("night\u{1b}ly"));
     assert_eq!(status.waiters.len(), 1);
     let pieces = [
-        r#""state":"held","excludes":true,"held":"yes","#,
+        r#""state":"held","kind":"lock","limit":null,"available":null,"#,
+        r#""excludes":true,"held":"yes","#,
         r#""waiters":[{"ticket":""#,
         "read x",
         "echo second",

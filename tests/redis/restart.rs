@@ -68,6 +68,8 @@ fn p51_what_a_restarted_server_may_have_forgotten_is_unknown() {
         assert!(tried.is_none(), "a try is refused too");
     }
     let semaphore = client.semaphore("b", 3).expect("a semaphore");
+    let status = in_runtime(semaphore.status()).expect("a status");
+    assert_eq!(status.available, None, "some may be held");
     let counted = kind_of(in_runtime(semaphore.available()));
     assert_eq!(counted, ErrorKind::Unavailable, "some may be held");
 }

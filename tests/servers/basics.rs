@@ -1,6 +1,6 @@
 //! Every way to acquire and release each lock.
 
-use stanchion::{ErrorKind, Locks, conformance};
+use stanchion::{ErrorKind, LockKind, Locks, Status, conformance};
 
 use crate::place::Client;
 use crate::server::Server;
@@ -38,6 +38,43 @@ fn a_body_is_stopped_when_the_lock_is_lost() {
         });
         let error = stopped.await.expect_err("lost");
         assert_eq!(error.kind(), ErrorKind::Lost);
+    });
+}
+
+/// The status has what is on record, whatever the kind of the handle.
+#[test]
+fn a_status_has_kind_limit_and_free_permits() {
+    let server = need!(Server::start());
+    let client = server.connect(Client::options());
+    let facts = |it: &Status| (it.kind, it.limit, it.available);
+    in_runtime(async {
+        let workers = client.semaphore("workers", 4).expect("a semaphore");
+        let status = workers.status().await.expect("a status");
+        assert_eq!(facts(&status), (None, None, None), "nothing is on record");
+        let three = workers.acquire_many(3).await.expect("free");
+        let other = client.lock("workers");
+        for status in [workers.status().await, other.status().await] {
+            let status = status.expect("a status");
+            let expected = (Some(LockKind::Semaphore), Some(4), Some(1));
+            assert_eq!(facts(&status), expected);
+            let text = status.to_string();
+            assert!(
+                text.starts_with("semaphore of 4, 1 available: shared by "),
+                "{text}"
+            );
+        }
+        three.release().await.expect("released");
+        let status = workers.status().await.expect("a status");
+        assert_eq!((status.limit, status.available), (Some(4), Some(4)));
+
+        let (book, deploy) = (client.rwlock("book"), client.lock("deploy"));
+        let reader = book.read().await.expect("free");
+        let status = book.status().await.expect("a status");
+        assert_eq!(facts(&status), (Some(LockKind::RwLock), None, None));
+        let guard = deploy.acquire().await.expect("free");
+        let status = deploy.status().await.expect("a status");
+        assert_eq!(facts(&status), (Some(LockKind::Lock), None, None));
+        drop((reader, guard));
     });
 }
 

@@ -20,31 +20,26 @@ pub(crate) enum AnyLock {
 }
 
 impl AnyLock {
-    /// Returns the lock to look at, or to remove, and its recorded kind.
-    pub(crate) async fn to_look_at(
-        lock: PathBuf,
-        method: Option<Method>,
-    ) -> Result<(Self, Option<FifoKind>), Failure> {
+    /// Returns the lock to look at, or to remove.
+    pub(crate) async fn to_look_at(lock: PathBuf, method: Option<Method>) -> Result<Self, Failure> {
         if let Some(far) = FarAway::meant(&lock)? {
             if method.is_some() {
                 let text = "--method is for locks on files, not on a server";
                 return Err(Failure::usage(text));
             }
             let far = far.connect(Want::Alone, None).await?;
-            return Ok((Self::Unlined(far), None));
+            return Ok(Self::Unlined(far));
         }
         let path = place::path(lock, Purpose::Look)?;
-        let kind = FifoKind::at(&path)?;
         let Some(method) = method else {
-            return Ok((Self::open(&path, kind)?, kind));
+            return Self::open(&path, FifoKind::at(&path)?);
         };
         // `LockDir::open` would create the directory, and a look must create nothing.
         let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
         if let Some(directory) = directory {
             existing(directory)?;
         }
-        let lock = Unlined::open(&path, method, Terms::default())?;
-        Ok((Self::Unlined(lock), kind))
+        Unlined::open(&path, method, Terms::default()).map(Self::Unlined)
     }
 
     /// Opens the lock of this kind, to look at it. If no kind is recorded, opens a plain lock.
@@ -96,10 +91,7 @@ impl AnyLock {
             Self::Plain(lock) => lock.changes(),
             Self::RwLock(lock) => lock.changes(),
             Self::Semaphore(lock) => lock.changes(),
-            Self::Unlined(_) => {
-                let text = "changes of a lock of this method cannot be watched; run status again instead of --watch";
-                return Err(Failure::usage(text));
-            }
+            Self::Unlined(lock) => return lock.changes(),
         })
     }
 

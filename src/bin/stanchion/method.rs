@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use stanchion::{
-    Acquire, AnyGuard, AnyLock, AnySemaphore, AnySharedLock, ErrorKind, LockDir, LockDirOptions,
-    LockName, Locks, NamedLock, PidLock, Removal, Result, Status,
+    Acquire, AnyGuard, AnyLock, AnySemaphore, AnySharedLock, Changes, ErrorKind, LockDir,
+    LockDirOptions, LockName, Locks, NamedLock, PidLock, Removal, Result, Status,
 };
 
 use crate::exit::Failure;
@@ -120,6 +120,14 @@ impl Far {
             FarKind::Semaphore(lock, _) => lock.status().await,
         }
     }
+
+    fn changes(&self) -> Changes {
+        match &self.kind {
+            FarKind::Lock(lock) => lock.changes(),
+            FarKind::RwLock(lock, _) => lock.changes(),
+            FarKind::Semaphore(lock, _) => lock.changes(),
+        }
+    }
 }
 
 impl Unlined {
@@ -211,6 +219,16 @@ impl Unlined {
             Self::Named(lock) => lock.status(),
             Self::Pid(lock) => lock.status(),
             Self::Far(lock) => lock.status().await,
+        }
+    }
+
+    pub(crate) fn changes(&self) -> Result<Changes, Failure> {
+        match self {
+            Self::Far(lock) => Ok(lock.changes()),
+            Self::Named(_) | Self::Pid(_) => {
+                let text = "changes of a lock of this method cannot be watched; run status again instead of --watch";
+                Err(Failure::usage(text))
+            }
         }
     }
 

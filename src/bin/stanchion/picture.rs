@@ -3,15 +3,13 @@
 use std::time::SystemTime;
 
 use serde::Serialize;
-use stanchion::{FifoKind, Held, Owner, Status};
+use stanchion::{Held, Owner, Status};
 
 use crate::lock::AnyLock;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Picture {
     pub(crate) lock: String,
-    /// `None` if no kind is recorded.
-    pub(crate) kind: Option<FifoKind>,
     pub(crate) at: SystemTime,
     pub(crate) status: Status,
 }
@@ -20,8 +18,6 @@ pub(crate) struct Picture {
 #[derive(Serialize)]
 struct Json<'a> {
     lock: &'a str,
-    kind: Option<String>,
-    limit: Option<u32>,
     at: f64,
     state: &'a str,
     #[serde(flatten)]
@@ -29,10 +25,9 @@ struct Json<'a> {
 }
 
 impl Picture {
-    pub(crate) fn new(lock: &AnyLock, kind: Option<FifoKind>, status: Status) -> Self {
+    pub(crate) fn new(lock: &AnyLock, status: Status) -> Self {
         Self {
             lock: lock.path().to_string_lossy().into_owned(),
-            kind,
             at: SystemTime::now(),
             status,
         }
@@ -75,11 +70,6 @@ impl Picture {
         let at = self.at.duration_since(SystemTime::UNIX_EPOCH);
         let json = Json {
             lock: &self.lock,
-            kind: self.kind.map(|it| it.to_string()),
-            limit: match self.kind {
-                Some(FifoKind::Semaphore { limit }) => Some(limit),
-                _ => None,
-            },
             at: at.unwrap_or_default().as_micros() as f64 / 1e6,
             state: self.state(),
             status: &self.status,
@@ -95,18 +85,16 @@ mod tests {
     #[test]
     fn a_line_of_json_has_the_documented_form_and_is_a_status() {
         let status = concat!(
-            r#""excludes":true,"held":"yes","unknown":null,"names_all":true,"holder":null,"#,
+            r#""kind":"semaphore","limit":3,"available":1,"excludes":true,"held":"yes","unknown":null,"names_all":true,"holder":null,"#,
             r#""shared_by":[],"outsider":null,"waiters":[],"last_token":7,"polling":false,"watch_failures":0}"#,
         );
         let picture = Picture {
             lock: "/a\"\n.lock".into(),
-            kind: Some(FifoKind::Semaphore { limit: 3 }),
             at: SystemTime::UNIX_EPOCH + std::time::Duration::from_micros(1_700_000_000_000_042),
             status: serde_json::from_str(&format!("{{{status}")).unwrap(),
         };
-        let expected = format!(
-            r#"{{"lock":"/a\"\n.lock","kind":"semaphore","limit":3,"at":1700000000.000042,"state":"held",{status}"#
-        );
+        let expected =
+            format!(r#"{{"lock":"/a\"\n.lock","at":1700000000.000042,"state":"held",{status}"#);
         let json = picture.json();
         assert_eq!(json, expected);
         let read: Status = serde_json::from_str(&json).unwrap();

@@ -10,7 +10,7 @@ use super::method::Unlined;
 use super::options::Remove;
 
 pub(crate) async fn remove(options: Remove) -> Answer {
-    let (lock, _) = AnyLock::to_look_at(options.lock, options.method).await?;
+    let lock = AnyLock::to_look_at(options.lock, options.method).await?;
     match lock.remove()? {
         Removal::Removed => {
             // An empty file belongs to a newcomer that has just created it.

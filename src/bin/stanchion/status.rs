@@ -1,7 +1,7 @@
 //! `stanchion status`: the holder and the waiters, once or at each change.
 
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use stanchion::{Changes, FifoKind};
@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::exit::{Answer, Ended, Failure, print};
 use crate::lock::AnyLock;
+use crate::method::Want;
 use crate::options::Status;
 use crate::picture::Picture;
 use crate::place::{self, FarAway, Purpose};
@@ -21,18 +22,15 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub(crate) async fn status(options: Status) -> Answer {
     if options.watch {
-        if FarAway::meant(&options.lock)?.is_some() {
-            let text = "--watch is not possible for a lock on a server: ask again instead";
-            return Err(Failure::usage(text));
-        }
-        return watch(&place::path(options.lock, Purpose::Look)?, options.json).await;
+        let watched = Watched::open(options.lock).await?;
+        return watch(watched, options.json).await;
     }
-    let (lock, kind) = AnyLock::to_look_at(options.lock, options.method).await?;
-    show(&lock, kind, options.json).await
+    let lock = AnyLock::to_look_at(options.lock, options.method).await?;
+    show(&lock, options.json).await
 }
 
-async fn show(lock: &AnyLock, kind: Option<FifoKind>, json: bool) -> Answer {
-    let picture = Picture::new(lock, kind, lock.status().await?);
+async fn show(lock: &AnyLock, json: bool) -> Answer {
+    let picture = Picture::new(lock, lock.status().await?);
     let text = match json {
         true => picture.json(),
         false => table::lines(&picture, None).join("\n"),
@@ -51,13 +49,8 @@ async fn show(lock: &AnyLock, kind: Option<FifoKind>, json: bool) -> Answer {
 
 /// Writes the status at each change. Ends by a signal, by an error, or when the output has no
 /// reader any more.
-async fn watch(path: &Path, json: bool) -> Answer {
+async fn watch(mut watched: Watched, json: bool) -> Answer {
     let redraws = !json && terminal::can_rewrite(&io::stdout());
-    let mut watched = Watched {
-        path,
-        kind: None,
-        open: None,
-    };
     let mut shown = None;
     while terminal::is_read(&io::stdout()) {
         let news = match timeout(REFRESH, watched.next()).await {
@@ -86,21 +79,45 @@ async fn watch(path: &Path, json: bool) -> Answer {
 
 /// A lock whose kind may change: by its first holder, by a removal, or by another number of
 /// permits.
-struct Watched<'a> {
-    path: &'a Path,
+struct Watched {
+    /// `None` on a server, where any handle sees the lock of every kind.
+    path: Option<PathBuf>,
     kind: Option<FifoKind>,
     open: Option<(AnyLock, Changes)>,
 }
 
-impl Watched<'_> {
+impl Watched {
+    async fn open(lock: PathBuf) -> Result<Self, Failure> {
+        let (path, open) = match FarAway::meant(&lock)? {
+            Some(far) => {
+                let lock = AnyLock::Unlined(far.connect(Want::Alone, None).await?);
+                let changes = lock.changes()?;
+                (None, Some((lock, changes)))
+            }
+            None => (Some(place::path(lock, Purpose::Look)?), None),
+        };
+        let kind = None;
+        Ok(Self { path, kind, open })
+    }
+
+    /// Returns the kind that is recorded at the path.
+    fn kind(&self) -> Result<Option<FifoKind>, Failure> {
+        Ok(match &self.path {
+            Some(path) => FifoKind::at(path)?,
+            None => None,
+        })
+    }
+
     /// Waits for the next change. Safe to cancel.
     async fn next(&mut self) -> Result<Option<Picture>, Failure> {
         loop {
-            let kind = FifoKind::at(self.path)?;
-            if self.open.is_none() || kind != self.kind {
+            let kind = self.kind()?;
+            if let Some(path) = &self.path
+                && (self.open.is_none() || kind != self.kind)
+            {
                 // Drop the old handle first: a process cannot open two kinds at one path.
                 self.open = None;
-                let lock = AnyLock::open(self.path, kind)?;
+                let lock = AnyLock::open(path, kind)?;
                 let changes = lock.changes()?;
                 self.open = Some((lock, changes));
                 self.kind = kind;
@@ -109,14 +126,15 @@ impl Watched<'_> {
                 continue;
             };
             let news = changes.next().await;
-            // This status, or this error, is that of the previous kind.
-            if FifoKind::at(self.path)? != self.kind {
-                continue;
-            }
-            return match news {
-                Some(line) => Ok(Some(Picture::new(lock, kind, line?))),
+            let picture = match news {
+                Some(line) => line.map(|it| Some(Picture::new(lock, it))),
                 None => Ok(None),
             };
+            // This status, or this error, is that of the previous kind.
+            if self.kind()? != self.kind {
+                continue;
+            }
+            return Ok(picture?);
         }
     }
 }

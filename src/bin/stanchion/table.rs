@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use stanchion::{FifoKind, Owner};
+use stanchion::{LockKind, Owner};
 
 use crate::picture::Picture;
 use crate::text::{self, plain};
@@ -76,9 +76,13 @@ fn facts(picture: &Picture, by: &str) -> String {
         0 => "no token given yet".to_owned(),
         token => format!("last token {token}"),
     };
-    let kind = match picture.kind {
-        Some(FifoKind::RwLock) => "reader-writer lock, ".to_owned(),
-        Some(FifoKind::Semaphore { limit }) => format!("semaphore of {limit}, "),
+    let status = &picture.status;
+    let kind = match (status.kind, status.limit, status.available) {
+        (Some(LockKind::RwLock), ..) => "reader-writer lock, ".to_owned(),
+        (Some(LockKind::Semaphore), Some(limit), Some(free)) => {
+            format!("semaphore of {limit}, {free} available, ")
+        }
+        (Some(LockKind::Semaphore), Some(limit), None) => format!("semaphore of {limit}, "),
         _ => String::new(),
     };
     let (state, waiting) = (picture.state(), picture.status.waiters.len());
@@ -162,7 +166,6 @@ mod tests {
         let waiters = json!([{ "ticket": null, "owner": { "unknown": "no \x1b note" }, "bypassed": true, "here": false }]);
         let mut picture = Picture {
             lock: "/a.lock".into(),
-            kind: Some(FifoKind::Lock),
             at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
             status: status(json!({
                 "holder": { "pid": 4711, "foreign_pid": true, "label": "\x1b[2Jnightly backup", "since": 1_699_999_910.0 },
@@ -181,13 +184,18 @@ mod tests {
             "/a.lock: held by pid 4711 (other pid namespace) \"\u{fffd}[2Jnightly backup\", 1 waiting, last token 7"
         );
 
-        picture.kind = Some(FifoKind::Semaphore { limit: 3 });
-        picture.status = status(json!({ "shared_by": [{}, {}], "waiters": waiters }));
+        picture.status = status(json!({
+            "kind": "semaphore", "limit": 3, "shared_by": [{}, {}], "waiters": waiters,
+        }));
         let heading = "/a.lock: semaphore of 3, shared by 2, 1 waiting, last token 7";
         assert_eq!(sentence(&picture), heading);
         let lines = lines(&picture, None);
         assert_eq!(lines[0], heading);
         let holders = lines.iter().filter(|it| it.starts_with("holder "));
         assert_eq!(holders.count(), 2);
+
+        picture.status.available = Some(1);
+        let heading = "/a.lock: semaphore of 3, 1 available, shared by 2, 1 waiting, last token 7";
+        assert_eq!(sentence(&picture), heading);
     }
 }

@@ -162,14 +162,14 @@ mod tests {
     use super::*;
     use crate::fair::Place;
     use crate::fair::slots::Names;
-    use crate::lock::Kind;
+    use crate::kind::LockKind;
 
     /// A semaphore as one process has it open, with this limit.
     fn process(directory: &Path, limit: u32) -> Disk {
         let names = Names::parse("{name}.{number}", "it").expect("names");
         let slots = Slots::new(PathBuf::from(directory), names, limit);
         let place = Place::new(directory.join("it"));
-        Disk::new(Arc::new(place), Kind::Semaphore, Some(slots))
+        Disk::new(Arc::new(place), LockKind::Semaphore, Some(slots))
     }
 
     fn mint(process: &mut Disk, block: u64) -> u64 {

@@ -77,7 +77,7 @@ use super::ticket::{Mode, Ticket};
 use super::{Caller, Entered, Grant, Place, Settings, Share, Site, Want, closed_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
-use crate::lock::Kind;
+use crate::kind::LockKind;
 use crate::loss::Loss;
 use crate::path::canonical;
 use crate::stats::Counts;
@@ -119,7 +119,7 @@ fn lines() -> MutexGuard<'static, HashMap<PathBuf, Weak<Line>>> {
 pub(super) struct Line {
     this: Weak<Self>,
     place: Arc<Place>,
-    kind: Kind,
+    kind: LockKind,
     generation: u32,
     site: Site,
     flags: Arc<Flags>,
@@ -190,7 +190,7 @@ struct Offer {
 
 impl Line {
     /// Returns the line of the lock file at this path. All callers in this process share it.
-    pub(super) fn of(path: &Path, kind: Kind, slots: Option<Slots>) -> Result<Arc<Self>> {
+    pub(super) fn of(path: &Path, kind: LockKind, slots: Option<Slots>) -> Result<Arc<Self>> {
         let door = canonical(path)?;
         let mut lines = lines();
         let Some(line) = lines.get(&door).and_then(Weak::upgrade) else {
@@ -209,7 +209,7 @@ impl Line {
         Err(Error::at(ErrorKind::Incompatible, text, door))
     }
 
-    fn new(door: PathBuf, kind: Kind, slots: Option<Slots>) -> Arc<Self> {
+    fn new(door: PathBuf, kind: LockKind, slots: Option<Slots>) -> Arc<Self> {
         let file_system = FileSystem::around(&door);
         let events = file_system.reports_closes();
         let threads = file_system.wakes_lock_calls();
@@ -394,7 +394,7 @@ impl Watcher for Line {
                 if self.shareable.load(Ordering::SeqCst) {
                     self.unless_foreign(Core::share_if_wanted);
                 }
-                if self.kind == Kind::Semaphore {
+                if self.kind == LockKind::Semaphore {
                     self.unless_foreign(Core::look_for_more);
                 }
             }
@@ -1015,7 +1015,7 @@ mod tests {
     #[test]
     fn p62_a_line_that_is_gone_is_forgotten() {
         let directory = tempfile::tempdir().expect("a directory");
-        let line = Line::of(&directory.path().join("one"), Kind::Lock, None);
+        let line = Line::of(&directory.path().join("one"), LockKind::Lock, None);
         let line = line.expect("a line");
         let path = line.place().door.clone();
         assert!(lines().contains_key(&path));

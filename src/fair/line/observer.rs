@@ -274,7 +274,8 @@ fn same(a: &Status, b: &Status) -> bool {
             it.shared_by.len(),
         );
         let counts = (it.last_token, it.polling, it.watch_failures);
-        (it.held, it.names_all, owners, counts)
+        let what = (it.kind, it.limit, it.available);
+        (it.held, it.names_all, what, owners, counts)
     };
     let waiter = |it: &Waiter| (it.ticket, it.bypassed, it.here);
     let waiters = |it: &Status| it.waiters.iter().map(waiter).collect::<Vec<_>>();
@@ -303,12 +304,12 @@ fn close(a: Option<SystemTime>, b: Option<SystemTime>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lock::Kind;
+    use crate::kind::LockKind;
 
     #[test]
     fn an_observer_that_is_gone_is_forgotten() {
         let directory = tempfile::tempdir().expect("a directory");
-        let line = Line::of(&directory.path().join("one"), Kind::Lock, None);
+        let line = Line::of(&directory.path().join("one"), LockKind::Lock, None);
         let line = line.expect("a line");
         assert!(!line.observers.any());
         let [first, second] = [(); 2].map(|()| Observer::new(line.clone()));

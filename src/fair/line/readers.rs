@@ -18,13 +18,13 @@ use super::{Cause, Cohort, Core, Extent, Fast, Line, Request};
 use crate::error::Result;
 use crate::fair::ticket::Mode;
 use crate::fair::{Grant, Settings};
-use crate::lock::Kind;
+use crate::kind::LockKind;
 use crate::loss::Loss;
 
 impl Line {
     /// Returns whether readers can share this lock.
     pub(in crate::fair) fn shares(&self) -> bool {
-        self.kind == Kind::RwLock
+        self.kind == LockKind::RwLock
     }
 
     /// Turns the writer inside into a reader, and admits other readers. Fails if the lock was lost.

@@ -28,7 +28,7 @@ use crate::door::{self, Probed};
 use crate::fair::queue_dir::QueueDir;
 use crate::fair::record::{self, Content, Flag};
 use crate::fair::ticket::Ticket;
-use crate::lock::Kind;
+use crate::kind::LockKind;
 use crate::owner::{Recorded, holder_of_file, identity, of_pid};
 use crate::status::{Held, Owner, Status, Waiter, Waiting};
 use crate::sys::dir::Found;
@@ -101,11 +101,13 @@ impl Line {
         let snapshot = self.core().snapshot();
         let (place, kind) = (&*self.place, self.kind);
         let locks = Locks::new(LockTable::read);
-        let (recorded, last_token) = recorded(place, kind)?;
-        let last_token = snapshot.here.as_ref().map_or(last_token, |it| it.token);
+        let recorded = recorded(place, kind)?;
+        let here = snapshot.here.as_ref();
+        let last_token = here.map_or(recorded.last_token, |it| it.token);
+        let limit = recorded.limit.filter(|limit| *limit > 0);
         let moved = last_seen.is_some_and(|it| it != last_token);
         let holders = match (kind, &snapshot.here) {
-            (Kind::Semaphore, here) => {
+            (LockKind::Semaphore, here) => {
                 let us = here.as_ref().and_then(|it| it.owner(true));
                 of_slots(us, &snapshot.slots, &locks, probe)
             }
@@ -119,10 +121,15 @@ impl Line {
             (_, None) => {
                 let locks = &locks;
                 let look = OutsideLook { place, kind, locks };
-                look.holders(recorded, moved, probe)?
+                look.holders(recorded.holder, moved, probe)?
             }
         };
+        // Another process may have changed the limit.
+        let is_known = |_: &u32| limit == Some(snapshot.slots.len() as u64);
         Ok(Status {
+            kind: recorded.limit.map(|_| kind),
+            limit: limit.and_then(|it| u32::try_from(it).ok()),
+            available: holders.available.filter(is_known),
             waiters: waiters(place, &snapshot.cohorts, &snapshot.leftovers, &locks)?,
             last_token,
             polling: snapshot.polling,
@@ -149,11 +156,11 @@ impl Line {
         let (place, kind) = (&*self.place, self.kind);
         let foreign = foreign_before(place, progress.ticket, &progress.own);
         let us = progress.here.as_ref().and_then(|it| it.owner(true));
-        let recorded = recorded(place, kind).ok().and_then(|(it, _)| it);
+        let recorded = recorded(place, kind).ok().and_then(|it| it.holder);
         let holder = match &progress.here {
             Some(here) => here.owner(false).or(us),
             None => recorded.map(Recorded::into_owner).or_else(|| {
-                let has_door = kind != Kind::Semaphore;
+                let has_door = kind != LockKind::Semaphore;
                 has_door.then(|| holder_of_file(&place.door)).flatten()
             }),
         };
@@ -407,21 +414,29 @@ fn of_slots(
     locks: &Locks,
     probe: impl FnOnce() -> Result<Probed>,
 ) -> Status {
-    let mut all = true;
+    let (mut all, mut free) = (true, 0);
     let mut listed = Vec::new();
     for slot in slots {
         let owners = locks.owners(slot);
         all &= owners.all;
+        free += u32::from(owners.listed.is_empty());
         listed.extend(owners.listed);
     }
+    let all_free = || Status {
+        available: Some(free),
+        ..Status::free()
+    };
     if us.is_some() || !listed.is_empty() {
-        return sharers(named(us, &listed), all);
+        return Status {
+            available: all.then_some(free),
+            ..sharers(named(us, &listed), all)
+        };
     }
     if all {
-        return Status::free();
+        return all_free();
     }
     match probe() {
-        Ok(Probed::Free) => Status::free(),
+        Ok(Probed::Free) => all_free(),
         Ok(Probed::Shared | Probed::Exclusive) => sharers(Vec::new(), false),
         Err(error) => unknown(None, &error),
     }
@@ -443,7 +458,7 @@ fn named(us: Option<Owner>, listed: &[(u32, bool)]) -> Vec<Owner> {
 /// A look at a lock file that this process has not locked.
 struct OutsideLook<'a> {
     place: &'a Place,
-    kind: Kind,
+    kind: LockKind,
     locks: &'a Locks,
 }
 
@@ -461,7 +476,7 @@ impl OutsideLook<'_> {
         {
             return Ok(held_by(recorded.clone().into_owner()));
         }
-        if moved && self.kind == Kind::Lock {
+        if moved && self.kind == LockKind::Lock {
             return Ok(Status::free());
         }
         let owners = self.locks.owners(&self.place.door);
@@ -502,7 +517,7 @@ impl OutsideLook<'_> {
     /// Returns the answer if several may share the lock file: readers, or for a plain lock other
     /// programs.
     fn sharing(&self, owners: Vec<Owner>, all: bool) -> Status {
-        if self.kind == Kind::RwLock {
+        if self.kind == LockKind::RwLock {
             return sharers(owners, all);
         }
         let only = owners.len() == 1;
@@ -515,7 +530,7 @@ impl OutsideLook<'_> {
     fn refused(&self, before: Option<Recorded>) -> Result<Status> {
         let recorded = match before {
             Some(recorded) => Some(recorded),
-            None => recorded(self.place, self.kind)?.0,
+            None => recorded(self.place, self.kind)?.holder,
         };
         Ok(match recorded {
             Some(recorded) => held_by(recorded.into_owner()),
@@ -524,20 +539,33 @@ impl OutsideLook<'_> {
     }
 }
 
-/// Returns the recorded holder unless it is provably gone, and the highest token that may have been
-/// granted.
-fn recorded(place: &Place, kind: Kind) -> Result<(Option<Recorded>, u64)> {
+/// What the state file says.
+#[derive(Default)]
+struct OnRecord {
+    /// The holder, unless it is provably gone.
+    holder: Option<Recorded>,
+    /// The highest token that may have been granted.
+    last_token: u64,
+    /// The number of permits, or 0 for a lock. `None` if nothing is recorded.
+    limit: Option<u64>,
+}
+
+/// Reads the state file of a lock of this kind.
+fn recorded(place: &Place, kind: LockKind) -> Result<OnRecord> {
     let Some((record, locality)) = read_record(place)? else {
-        return Ok((None, 0));
+        return Ok(OnRecord::default());
     };
     let content = record::parse(&record, kind);
     content.refuse_foreign(place, kind)?;
     let Content::Ours(found) = content else {
-        return Ok((None, 0));
+        return Ok(OnRecord::default());
     };
     let holder = (found.flag == Flag::Held).then(|| record::holder(&record, kind, locality));
-    let holder = holder.flatten().filter(|it| !it.is_provably_gone());
-    Ok((holder, found.token))
+    Ok(OnRecord {
+        holder: holder.flatten().filter(|it| !it.is_provably_gone()),
+        last_token: found.token,
+        limit: Some(found.limit),
+    })
 }
 
 /// Reads the record, and finds out the locality of its file.
@@ -598,7 +626,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let names = Names::parse("{name}.{number}", "a").expect("names");
         let slots = Slots::new(directory.path().to_path_buf(), names, 2);
-        let line = Line::of(&directory.path().join("a"), Kind::Semaphore, Some(slots));
+        let line = Line::of(&directory.path().join("a"), LockKind::Semaphore, Some(slots));
         let line = line.expect("a line");
         let probe = || line.probe().expect("no error");
         assert_eq!(probe(), Probed::Free);

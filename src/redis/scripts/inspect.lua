@@ -1,5 +1,5 @@
 -- ARGV: 3 how many waiters to show, 4 the lease.
--- Replies {last token, holders, waiters, doubt, limit}. A holder or waiter is {record, age in
+-- Replies {last token, holders, waiters, doubt, limit, kind}. Limit and kind are 0 and - without a state. A holder or waiter is {record, age in
 -- microseconds}.
 -- Doubt is 1 if an acquire would now be refused because the server may have forgotten holders. It
 -- is 2 if the recorded holders may be outdated too. Otherwise it is 0.
@@ -35,4 +35,4 @@ local function doubt()
   if known_since then since = math.max(since, owner == run and tonumber(known_since) or now) end
   return since + tonumber(ARGV[4]) > now and 1 or 0
 end
-return {string.match(redis.call('GET', KEYS[6]) or '0', '^%d+'), holders, waiters, doubt(), S.limit}
+return {string.match(redis.call('GET', KEYS[6]) or '0', '^%d+'), holders, waiters, doubt(), S.limit, S.kind or '-'}
