@@ -38,8 +38,8 @@
 //! Then follows a pause of up to 20 ms.
 //!
 //! For `overtakes`, a request is *asked* just before its call. It has *arrived* when the server has
-//! certainly received it: `status()` or `pg_locks` shows it. A grant overtakes an earlier request
-//! if that had arrived before this one was asked, and acquired later.
+//! certainly received it: `status()` or `pg_locks` shows that it waits. A grant overtakes an
+//! earlier request if that had arrived before this one was asked, and acquired later.
 //!
 //! # What the numbers do not say
 //!
@@ -49,24 +49,21 @@
 #![allow(clippy::disallowed_methods)] // It plays many processes.
 
 #[cfg(unix)]
+mod bench;
+#[cfg(unix)]
 #[path = "../peers/clock.rs"]
 #[allow(dead_code)]
 mod clock;
-#[cfg(unix)]
-mod jobs;
 #[cfg(unix)]
 #[path = "../peers/order.rs"]
 #[allow(dead_code)]
 mod order;
 #[cfg(unix)]
-mod plan;
-#[cfg(unix)]
-mod player;
-#[cfg(unix)]
-mod process;
-#[cfg(unix)]
 #[path = "../../tests/postgres/server.rs"]
 mod server;
+#[cfg(unix)]
+#[path = "../servers/mod.rs"]
+mod servers;
 #[cfg(unix)]
 #[path = "../../tests/crew/skip.rs"]
 mod skip;
@@ -75,7 +72,7 @@ mod subject;
 
 #[cfg(unix)]
 fn main() -> std::process::ExitCode {
-    plan::main()
+    servers::plan::main::<bench::Postgres>()
 }
 
 #[cfg(not(unix))]

@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
-use stanchion::postgres::{OnDisconnect, PgClient, PgGuard, PgLock};
+use stanchion::postgres::{OnDisconnect, PgClient, PgLock};
 use tokio_postgres::{Client, NoTls, Statement};
 
-use crate::player::{self, Player};
+use crate::servers::ours::Ours;
+use crate::servers::plan::Subject;
+use crate::servers::player::{self, Player};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -24,8 +26,10 @@ impl Kind {
         Self::Advisory,
         Self::Sqlx,
     ];
+}
 
-    pub(crate) fn name(self) -> &'static str {
+impl Subject for Kind {
+    fn name(self) -> &'static str {
         match self {
             Self::Stanchion => "stanchion",
             Self::Durable => "durable",
@@ -35,7 +39,7 @@ impl Kind {
         }
     }
 
-    pub(crate) fn is_advisory(self) -> bool {
+    fn is_peer(self) -> bool {
         matches!(self, Self::Advisory | Self::Sqlx)
     }
 }
@@ -47,7 +51,7 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     let kind = Kind::ALL.into_iter().find(|it| it.name() == kind);
     match kind.expect("a kind of lock") {
         Kind::Advisory => player::main(async move { Advisory::connect(&url, &name).await }),
-        kind => player::main(async move { connect(kind, &url, &name).await }),
+        kind => player::main(async move { Ours(connect(kind, &url, &name).await) }),
     }
 }
 
@@ -58,28 +62,6 @@ async fn connect(kind: Kind, url: &str, name: &str) -> PgLock {
     }
     let client = options.install(true).connect(url).await;
     client.expect("the server is there").lock(name)
-}
-
-impl Player for PgLock {
-    type Guard = PgGuard;
-
-    async fn acquire(&self) -> PgGuard {
-        PgLock::acquire(self).await.expect("its turn")
-    }
-
-    async fn release(&self, guard: PgGuard) {
-        guard.release().await.expect("it was held");
-    }
-
-    async fn seen(&self) {
-        loop {
-            let status = self.status().await.expect("a status");
-            let holds = status.holder.and_then(|it| it.pid) == Some(std::process::id());
-            if holds || status.waiters.iter().any(|it| it.here) {
-                return;
-            }
-        }
-    }
 }
 
 /// A session advisory lock, by prepared statements on a connection of its own.
@@ -112,7 +94,7 @@ impl Advisory {
             release: prepare(&client, "SELECT pg_advisory_unlock($1)").await,
             seen: prepare(
                 &onlooker,
-                "SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = $1",
+                "SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = $1 AND NOT granted",
             )
             .await,
             key: facts.get(0),

@@ -64,38 +64,32 @@
 #![allow(clippy::disallowed_methods)] // It plays many processes.
 
 #[cfg(unix)]
+mod bench;
+#[cfg(unix)]
 #[path = "../peers/clock.rs"]
 #[allow(dead_code)]
 mod clock;
-#[cfg(unix)]
-mod jobs;
 #[cfg(unix)]
 #[path = "../peers/order.rs"]
 #[allow(dead_code)]
 mod order;
 #[cfg(unix)]
-mod plan;
-#[cfg(unix)]
-mod player;
-#[cfg(unix)]
-mod process;
-#[cfg(unix)]
 mod python;
-mod rslock;
 #[cfg(unix)]
 #[path = "../../tests/redis/server.rs"]
 mod server;
+#[cfg(unix)]
+#[path = "../servers/mod.rs"]
+mod servers;
 #[cfg(unix)]
 #[path = "../../tests/crew/skip.rs"]
 mod skip;
 #[cfg(unix)]
 mod subject;
-#[cfg(unix)]
-mod table;
 
 #[cfg(unix)]
 fn main() -> std::process::ExitCode {
-    plan::main()
+    servers::plan::main::<bench::Redis>()
 }
 
 #[cfg(not(unix))]

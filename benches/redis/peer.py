@@ -1,4 +1,4 @@
-"""A process that takes a lock of another library. What it is told and answers stands in `process.rs`.
+"""A process that takes a lock of another library. `../servers/process.rs` lists its orders and answers.
 
 `peer.py KIND SOCKET LOCK [EXPIRY]`, the expiry in seconds.
 """
@@ -9,7 +9,7 @@ import time
 import redis
 import redis_lock
 
-HOLD = 0.002  # of a turn, as in player.rs
+HOLD = 0.002  # of a turn, as in ../servers/player.rs
 
 
 class Client(redis.Redis):

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::servers::plan::Subject;
 use crate::subject::Kind;
 
 /// Returns which peers are available, and their versions.

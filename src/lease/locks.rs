@@ -2,13 +2,15 @@
 //! documentation of their methods is here, and is the same for all servers.
 
 /// Defines the client, the locks and the guards of a backend. `Config` must have a method
-/// `full_name`, which returns the name of a lock in the store.
+/// `full_name`, which returns the name of a lock in the store. The module, the place of the locks,
+/// and the URL are for the documentation.
 macro_rules! locks {
     (
+        module $module:literal, place $place:literal, url $url:literal;
         $(#[$about_client:meta])* client $client:ident;
-        $(#[$about_lock:meta])* lock $lock:ident, $guard:ident;
-        $(#[$about_rwlock:meta])* rwlock $rwlock:ident, $read:ident, $write:ident;
-        $(#[$about_semaphore:meta])* semaphore $semaphore:ident, $permit:ident;
+        lock $lock:ident, $guard:ident;
+        rwlock $rwlock:ident, $read:ident, $write:ident;
+        semaphore $semaphore:ident, $permit:ident;
     ) => {
         $(#[$about_client])*
         #[derive(Clone)]
@@ -127,7 +129,31 @@ macro_rules! locks {
             }
         }
 
-        $crate::lease::handle! { $(#[$about_lock])* $lock => AnyLock }
+        $crate::lease::handle! {
+            #[doc = concat!("A fair lock with a name ", $place, ": one holder at a time among")]
+            /// all hosts that reach the server. Requests are served in the order in which they arrive
+            /// there.
+            ///
+            #[doc = concat!("Created by [`", stringify!($client), "::lock`]. Cheap to clone.")]
+            ///
+            /// ```no_run
+            /// # async fn example() -> stanchion::Result<()> {
+            #[doc = concat!("use stanchion::", $module, "::", stringify!($client), ";")]
+            ///
+            #[doc = concat!("let options = ", stringify!($client), "::options().label(\"nightly backup\");")]
+            #[doc = concat!("let client = options.connect(\"", $url, "\").await?;")]
+            /// let lock = client.lock("backup");
+            /// let guard = lock.acquire().on_wait(|line| eprintln!("{line}")).await?;
+            /// tokio::select! {
+            ///     () = back_up(guard.token()) => {}
+            ///     loss = guard.lost() => eprintln!("stopped: {loss}"),
+            /// }
+            /// guard.release().await
+            /// # }
+            /// # async fn back_up(_: u64) {}
+            /// ```
+            $lock => AnyLock
+        }
         $crate::lock::is_lock!($lock: Lock<$guard>, acquire, try_acquire, await);
         $crate::lease::guard! {
             /// Holds the lock as long as this value lives, or until the lock is [lost](Self::lost).
@@ -171,7 +197,25 @@ macro_rules! locks {
             }
         }
 
-        $crate::lease::handle! { $(#[$about_rwlock])* $rwlock => AnySharedLock }
+        $crate::lease::handle! {
+            #[doc = concat!("A fair reader-writer lock with a name ", $place, ": any number of")]
+            /// readers, or one writer, among all hosts that reach the server.
+            ///
+            /// The order is strictly that of arrival. Consecutive readers acquire the lock together.
+            /// A waiting writer holds back the readers that arrive after it.
+            ///
+            #[doc = concat!("Created by [`", stringify!($client), "::rwlock`]. Cheap to clone.")]
+            ///
+            /// ```no_run
+            #[doc = concat!("# async fn example(client: stanchion::", $module, "::", stringify!($client), ") -> stanchion::Result<()> {")]
+            /// let lock = client.rwlock("catalogue");
+            /// let (one, two) = (lock.read().await?, lock.read().await?);
+            /// assert!(lock.try_write().await?.is_none(), "readers hold it");
+            /// # drop((one, two));
+            /// # Ok(()) }
+            /// ```
+            $rwlock => AnySharedLock
+        }
         $crate::lock::is_lock!($rwlock: Lock<$write>, write, try_write, await);
         $crate::lock::is_lock!($rwlock: SharedLock<$read>, read, try_read, await);
         $crate::lease::guard! {
@@ -266,7 +310,29 @@ macro_rules! locks {
             }
         }
 
-        $crate::lease::handle! { $(#[$about_semaphore])* $semaphore => AnySemaphore }
+        $crate::lease::handle! {
+            #[doc = concat!("A fair semaphore with a name ", $place, ": at most n permits are held at")]
+            /// a time, among all hosts that reach the server.
+            ///
+            /// The order is strictly that of arrival: small requests do not overtake a request for
+            /// many permits at the head of the queue.
+            ///
+            /// The number of permits is recorded. A handle with another number is refused until
+            /// [`remove`](Self::remove), or a day without use, has cleared the record.
+            ///
+            #[doc = concat!("Created by [`", stringify!($client), "::semaphore`]. Cheap to clone.")]
+            ///
+            /// ```no_run
+            #[doc = concat!("# async fn example(client: stanchion::", $module, "::", stringify!($client), ") -> stanchion::Result<()> {")]
+            /// let workers = client.semaphore("workers", 4)?;
+            /// let one = workers.acquire().await?;
+            /// let three = workers.acquire_many(3).await?;
+            /// assert!(workers.try_acquire().await?.is_none());
+            /// # drop((one, three));
+            /// # Ok(()) }
+            /// ```
+            $semaphore => AnySemaphore
+        }
         $crate::lock::is_lock!($semaphore: Semaphore<$permit>, await);
         $crate::lease::guard! {
             /// Holds one or more permits as long as this value lives, or until they are

@@ -13,6 +13,7 @@ use super::source::Source;
 use crate::error::Result;
 
 crate::lease::locks! {
+    module "postgres", place "in a Postgres database", url "postgres://app@db/shop";
     /// Connections to a Postgres server, and the locks in one of its databases.
     ///
     /// Cheap to clone. All clones and all their locks share two connections and one background
@@ -33,64 +34,8 @@ crate::lease::locks! {
     /// In a forked child the client cannot be used: waits fail with
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported). Connect again in the child.
     client PgClient;
-    /// A fair lock with a name in a Postgres database: one holder at a time among all hosts that
-    /// reach the server. Requests are served in the order in which they arrive there.
-    ///
-    /// Created by [`PgClient::lock`](super::PgClient::lock). Cheap to clone.
-    ///
-    /// ```no_run
-    /// # async fn example() -> stanchion::Result<()> {
-    /// use stanchion::postgres::PgClient;
-    ///
-    /// let client = PgClient::options().label("nightly backup").connect("postgres://app@db/shop").await?;
-    /// let lock = client.lock("backup");
-    /// let guard = lock.acquire().on_wait(|line| eprintln!("{line}")).await?;
-    /// tokio::select! {
-    ///     () = back_up(guard.token()) => {}
-    ///     loss = guard.lost() => eprintln!("stopped: {loss}"),
-    /// }
-    /// guard.release().await
-    /// # }
-    /// # async fn back_up(_: u64) {}
-    /// ```
     lock PgLock, PgGuard;
-    /// A fair reader-writer lock with a name in a Postgres database: any number of readers, or one
-    /// writer, among all hosts that reach the server.
-    ///
-    /// The order is strictly that of arrival. Consecutive readers acquire the lock together. A
-    /// waiting writer holds back the readers that arrive after it.
-    ///
-    /// Created by [`PgClient::rwlock`](super::PgClient::rwlock). Cheap to clone.
-    ///
-    /// ```no_run
-    /// # async fn example(client: stanchion::postgres::PgClient) -> stanchion::Result<()> {
-    /// let lock = client.rwlock("catalogue");
-    /// let (one, two) = (lock.read().await?, lock.read().await?);
-    /// assert!(lock.try_write().await?.is_none(), "readers hold it");
-    /// # drop((one, two));
-    /// # Ok(()) }
-    /// ```
     rwlock PgRwLock, PgReadGuard, PgWriteGuard;
-    /// A fair semaphore with a name in a Postgres database: at most n permits are held at a time,
-    /// among all hosts that reach the server.
-    ///
-    /// The order is strictly that of arrival: small requests do not overtake a request for many
-    /// permits at the head of the queue.
-    ///
-    /// The number of permits is recorded. A handle with another number is refused until
-    /// [`remove`](PgSemaphore::remove), or a day without use, has cleared the record.
-    ///
-    /// Created by [`PgClient::semaphore`](super::PgClient::semaphore). Cheap to clone.
-    ///
-    /// ```no_run
-    /// # async fn example(client: stanchion::postgres::PgClient) -> stanchion::Result<()> {
-    /// let workers = client.semaphore("workers", 4)?;
-    /// let one = workers.acquire().await?;
-    /// let three = workers.acquire_many(3).await?;
-    /// assert!(workers.try_acquire().await?.is_none());
-    /// # drop((one, three));
-    /// # Ok(()) }
-    /// ```
     semaphore PgSemaphore, PgPermit;
 }
 

@@ -9,6 +9,7 @@ use super::store::{RedisStore, Source};
 use crate::error::Result;
 
 crate::lease::locks! {
+    module "redis", place "on a Redis server", url "redis://127.0.0.1/";
     /// A connection to a Redis server, and the locks on it.
     ///
     /// Cheap to clone. All clones and all their locks share one connection and one background
@@ -29,64 +30,8 @@ crate::lease::locks! {
     /// In a forked child the client cannot be used: waits fail with
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported). Connect again in the child.
     client RedisClient;
-    /// A fair lock with a name on a Redis server: one holder at a time among all hosts that reach
-    /// the server. Requests are served in the order in which they arrive there.
-    ///
-    /// Created by [`RedisClient::lock`](super::RedisClient::lock). Cheap to clone.
-    ///
-    /// ```no_run
-    /// # async fn example() -> stanchion::Result<()> {
-    /// use stanchion::redis::RedisClient;
-    ///
-    /// let client = RedisClient::options().label("nightly backup").connect("redis://127.0.0.1/").await?;
-    /// let lock = client.lock("backup");
-    /// let guard = lock.acquire().on_wait(|line| eprintln!("{line}")).await?;
-    /// tokio::select! {
-    ///     () = back_up(guard.token()) => {}
-    ///     loss = guard.lost() => eprintln!("stopped: {loss}"),
-    /// }
-    /// guard.release().await
-    /// # }
-    /// # async fn back_up(_: u64) {}
-    /// ```
     lock RedisLock, RedisGuard;
-    /// A fair reader-writer lock with a name on a Redis server: any number of readers, or one
-    /// writer, among all hosts that reach the server.
-    ///
-    /// The order is strictly that of arrival. Consecutive readers acquire the lock together. A
-    /// waiting writer holds back the readers that arrive after it.
-    ///
-    /// Created by [`RedisClient::rwlock`](super::RedisClient::rwlock). Cheap to clone.
-    ///
-    /// ```no_run
-    /// # async fn example(client: stanchion::redis::RedisClient) -> stanchion::Result<()> {
-    /// let lock = client.rwlock("catalogue");
-    /// let (one, two) = (lock.read().await?, lock.read().await?);
-    /// assert!(lock.try_write().await?.is_none(), "readers hold it");
-    /// # drop((one, two));
-    /// # Ok(()) }
-    /// ```
     rwlock RedisRwLock, RedisReadGuard, RedisWriteGuard;
-    /// A fair semaphore with a name on a Redis server: at most n permits are held at a time, among
-    /// all hosts that reach the server.
-    ///
-    /// The order is strictly that of arrival: small requests do not overtake a request for many
-    /// permits at the head of the queue.
-    ///
-    /// The number of permits is recorded. A handle with another number is refused until
-    /// [`remove`](RedisSemaphore::remove), or a day without use, has cleared the record.
-    ///
-    /// Created by [`RedisClient::semaphore`](super::RedisClient::semaphore). Cheap to clone.
-    ///
-    /// ```no_run
-    /// # async fn example(client: stanchion::redis::RedisClient) -> stanchion::Result<()> {
-    /// let workers = client.semaphore("workers", 4)?;
-    /// let one = workers.acquire().await?;
-    /// let three = workers.acquire_many(3).await?;
-    /// assert!(workers.try_acquire().await?.is_none());
-    /// # drop((one, three));
-    /// # Ok(()) }
-    /// ```
     semaphore RedisSemaphore, RedisPermit;
 }
 

@@ -1,11 +1,11 @@
 //! A server whose clock is set back and forward. The clocks of the clients are not changed.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use stanchion::Loss;
 use stanchion::postgres::{Options, PgClient};
 
+use crate::fake_clock::FakeClock;
 use crate::server::{Server, open_to_all, owned_directory};
 use crate::skip::faketime;
 use crate::support::{Polled, eventually, in_runtime};
@@ -21,7 +21,7 @@ fn options() -> Options {
 /// A server with its own clock.
 struct Clocked {
     server: Server,
-    file: PathBuf,
+    clock: FakeClock,
 }
 
 impl Clocked {
@@ -29,24 +29,15 @@ impl Clocked {
         let library = faketime()?;
         let directory = owned_directory();
         open_to_all(directory.path());
-        let file = directory.path().join("clock");
-        set(&file, 0);
-        let environment = [
-            ("LD_PRELOAD", library.to_str().expect("a plain path")),
-            (
-                "FAKETIME_TIMESTAMP_FILE",
-                file.to_str().expect("a plain path"),
-            ),
-            ("FAKETIME_NO_CACHE", "1"),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ];
+        let clock = FakeClock::create(directory.path());
+        let environment = clock.environment(library.to_str().expect("a plain path"));
         let server = Server::start_in(directory, &[], &environment)?;
-        Some(Self { server, file })
+        Some(Self { server, clock })
     }
 
     /// Sets the clock this many seconds away from the time of this host.
     fn set(&self, seconds: i64) {
-        set(&self.file, seconds);
+        self.clock.set(&format!("{seconds:+}"));
         let ahead = || {
             let here = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             let here = here.expect("after 1970").as_secs();
@@ -60,14 +51,6 @@ impl Clocked {
         let waiting = || self.server.count("SELECT waiting FROM stanchion.locks");
         eventually("queued", || waiting() == count);
     }
-}
-
-/// In one step, so that no process reads a part of it.
-fn set(file: &Path, seconds: i64) {
-    let new = file.with_extension("new");
-    std::fs::write(&new, format!("{seconds:+}\n")).expect("written");
-    open_to_all(&new);
-    std::fs::rename(new, file).expect("renamed");
 }
 
 #[test]

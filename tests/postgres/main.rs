@@ -15,6 +15,8 @@ mod clock;
 #[path = "../crew/mod.rs"]
 mod crew;
 mod crowd;
+#[path = "../servers/fake_clock.rs"]
+mod fake_clock;
 mod faults;
 mod lent;
 mod limits;

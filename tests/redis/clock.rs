@@ -1,12 +1,12 @@
 //! A server whose clock is set: back, forward by less than a lease, forward by more. The clocks of
 //! the clients are not changed.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use stanchion::redis::{Options, RedisClient, RedisGuard};
 use stanchion::{Acquire, ErrorKind, Loss};
 
+use crate::fake_clock::FakeClock;
 use crate::server::{Server, directory};
 use crate::skip::faketime;
 use crate::support::{Polled, eventually, in_runtime, kind_of};
@@ -22,7 +22,7 @@ fn options() -> Options {
 /// A server with its own clock.
 struct Clocked {
     server: Server,
-    file: PathBuf,
+    clock: FakeClock,
 }
 
 impl Clocked {
@@ -32,25 +32,11 @@ impl Clocked {
         // loops forever. So another allocator is loaded before it.
         let libraries = format!("{} libc.so.6", library.display());
         let directory = directory();
-        let file = directory.path().join("clock");
-        set(&file, "+0");
-        let environment = [
-            ("LD_PRELOAD", libraries),
-            (
-                "FAKETIME_TIMESTAMP_FILE",
-                file.to_str().expect("a plain path").to_owned(),
-            ),
-            ("FAKETIME_NO_CACHE", "1".to_owned()),
-            // As on a machine whose time of day is set: the time since the start advances as
-            // before.
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-        ];
-        let environment = environment
-            .each_ref()
-            .map(|(name, value)| (*name, &value[..]));
+        let clock = FakeClock::create(directory.path());
+        let environment = clock.environment(&libraries);
         let everyday = ["--save", "", "--appendonly", "no"];
         let server = Server::start_in(directory, &everyday, &environment)?;
-        Some(Self { server, file })
+        Some(Self { server, clock })
     }
 
     /// Sets the clock this many milliseconds away from the time of this host.
@@ -58,7 +44,8 @@ impl Clocked {
         let before = self.ahead();
         let sign = if milliseconds < 0 { '-' } else { '+' };
         let by = milliseconds.unsigned_abs();
-        set(&self.file, &format!("{sign}{}.{:03}", by / 1000, by % 1000));
+        self.clock
+            .set(&format!("{sign}{}.{:03}", by / 1000, by % 1000));
         if (milliseconds - before).abs() > 100 {
             let arrived = || (self.ahead() - milliseconds).abs() < 100;
             eventually("the clock is set", arrived);
@@ -76,13 +63,6 @@ impl Clocked {
     fn queued(&self) -> usize {
         self.server.ask(&["ZCARD", "{stanchion:a}:queue"])
     }
-}
-
-/// In one step, so that no process reads a part of it.
-fn set(file: &Path, text: &str) {
-    let new = file.with_extension("new");
-    std::fs::write(&new, format!("{text}\n")).expect("written");
-    std::fs::rename(new, file).expect("renamed");
 }
 
 fn in_line(

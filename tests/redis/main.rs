@@ -18,6 +18,8 @@ mod clock;
 mod crew;
 mod crowd;
 mod failover;
+#[path = "../servers/fake_clock.rs"]
+mod fake_clock;
 mod faults;
 mod fork;
 mod gate;

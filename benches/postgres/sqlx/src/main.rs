@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 #[path = "../../../peers/clock.rs"]
 #[allow(dead_code)]
 mod clock;
-#[path = "../../player.rs"]
+#[path = "../../../servers/player.rs"]
 mod player;
 
 struct Peer {
@@ -49,7 +49,7 @@ impl player::Player for Peer {
     async fn seen(&self) {
         let mut onlooker = self.onlooker.lock().await;
         loop {
-            let sql = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = $1";
+            let sql = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = $1 AND NOT granted";
             let rows = sqlx::query(sql).bind(self.pid).fetch_all(&mut *onlooker);
             if !rows.await.expect("an answer").is_empty() {
                 return;

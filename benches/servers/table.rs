@@ -1,17 +1,16 @@
 //! The table.
 
+use super::plan::{Bench, Metric, Pick, Subject, Unit};
 use crate::clock::median;
-use crate::plan::{Metric, Pick, Unit};
-use crate::subject::Kind;
 
 /// One line of the table: the results of each round of each subject.
-pub(crate) struct Row {
+pub(crate) struct Row<B: Bench> {
     job: &'static str,
     metric: &'static Metric,
-    rounds: Vec<(Kind, f64)>,
+    rounds: Vec<(B::Kind, f64)>,
 }
 
-impl Row {
+impl<B: Bench> Row<B> {
     pub(crate) fn new(job: &'static str, metric: &'static Metric) -> Self {
         Self {
             job,
@@ -20,11 +19,11 @@ impl Row {
         }
     }
 
-    pub(crate) fn add(&mut self, kind: Kind, value: f64) {
+    pub(crate) fn add(&mut self, kind: B::Kind, value: f64) {
         self.rounds.push((kind, value));
     }
 
-    fn value(&self, kind: Kind) -> Option<f64> {
+    fn value(&self, kind: B::Kind) -> Option<f64> {
         let own = self.rounds.iter().filter(|(own, _)| *own == kind);
         let own: Vec<_> = own.map(|(_, value)| *value).collect();
         match self.metric.pick {
@@ -34,14 +33,14 @@ impl Row {
     }
 
     /// The figure, and its ratio to that of Stanchion where it means something.
-    fn cell(&self, kind: Kind) -> String {
+    fn cell(&self, kind: B::Kind) -> String {
         let Some(value) = self.value(kind) else {
             return "–".to_owned();
         };
         let shown = show(self.metric.unit, value);
         let is_rate = matches!(self.metric.unit, Unit::Nanoseconds | Unit::PerSecond);
-        match self.value(Kind::Stanchion) {
-            Some(ours) if kind != Kind::Stanchion && is_rate && ours > 0.0 => {
+        match self.value(B::KINDS[0]) {
+            Some(ours) if kind != B::KINDS[0] && is_rate && ours > 0.0 => {
                 format!("{shown} ({} ×)", digits(value / ours))
             }
             _ => shown,
@@ -50,7 +49,7 @@ impl Row {
 
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.job.to_owned(), self.metric.name.to_owned()];
-        cells.extend(Kind::ALL.map(|kind| self.cell(kind)));
+        cells.extend(B::KINDS.iter().map(|kind| self.cell(*kind)));
         cells
     }
 }
@@ -63,6 +62,7 @@ fn show(unit: Unit, value: f64) -> String {
         Unit::Nanoseconds => format!("{} µs", digits(value / 1e3)),
         Unit::PerSecond => format!("{} /s", digits(value)),
         Unit::Percent => format!("{value:.0} %"),
+        Unit::Bytes => format!("{} KiB", digits(value / 1024.0)),
         Unit::Count => format!("{value:.0}"),
     }
 }
@@ -84,12 +84,12 @@ pub(crate) fn show_all(metrics: &[Metric], values: &[f64]) -> String {
     shown.join(", ")
 }
 
-pub(crate) fn publish(facts: &[(&str, String)], rows: &[Row]) {
+pub(crate) fn publish<B: Bench>(facts: &[(&str, String)], rows: &[Row<B>]) {
     for (name, value) in facts {
         println!("- {name}: {value}");
     }
     let mut head = vec!["job".to_owned(), "what".to_owned()];
-    head.extend(Kind::ALL.map(|kind| kind.name().to_owned()));
+    head.extend(B::KINDS.iter().map(|kind| kind.name().to_owned()));
     let mut lines = vec![head];
     lines.extend(rows.iter().map(Row::cells));
     let width = |column: usize| {
@@ -107,6 +107,6 @@ pub(crate) fn publish(facts: &[(&str, String)], rows: &[Row]) {
         println!("|{}", cells.collect::<String>());
     }
     println!(
-        "\nThe median of the rounds, the worst one for overtakes; in brackets the ratio to stanchion."
+        "\nThe median of the rounds, the worst one for faults; in brackets the ratio to stanchion."
     );
 }

@@ -3,11 +3,12 @@
 //! | the bench writes | the process answers |
 //! |---|---|
 //! | (nothing) | `ready` |
-//! | `take` | `held TIME` |
+//! | `take` | `waits` when it is queued, if it has to wait; `held TIME` |
 //! | `give` | `given TIME`: just before the release, sent when that is over |
 //! | `alone ROUNDS` | `took MEDIAN LATE`: an acquire and release, in nanoseconds |
 //! | `storm END` | `stormed COUNT`: grants until that time |
 //! | `turns PAUSE …` | `turned ASKED ARRIVED ACQUIRED …`, three times for each pause, which are microseconds |
+//! | `line TASKS` | `took TIME`: for so many queued tasks. Only a lock of Stanchion |
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -51,14 +52,14 @@ impl Process {
         self.input.write_all(format!("{order}\n").as_bytes())
     }
 
+    fn line(&self, word: &str) -> io::Result<String> {
+        let line = self.lines.recv_timeout(WATCHDOG);
+        line.map_err(|error| io::Error::other(format!("{error}, not {word}")))
+    }
+
     /// Waits for this word, with numbers behind it.
     pub(crate) fn hear_all(&mut self, word: &str) -> io::Result<Vec<u64>> {
-        let line = self.lines.recv_timeout(WATCHDOG);
-        let line = line.map_err(|error| io::Error::other(format!("{error}, not {word}")))?;
-        let wrong = || io::Error::other(format!("{line:?} instead of {word}"));
-        let rest = line.strip_prefix(word).ok_or_else(wrong)?;
-        let numbers = rest.split_ascii_whitespace().map(str::parse);
-        numbers.collect::<Result<_, _>>().map_err(|_| wrong())
+        numbers(&self.line(word)?, word)
     }
 
     /// Waits for this word, with so many numbers behind it.
@@ -67,10 +68,33 @@ impl Process {
         self.hear_all(word)?.try_into().map_err(wrong)
     }
 
+    /// Takes a lock that is free.
+    pub(crate) fn hold(&mut self) -> io::Result<()> {
+        self.tell("take")?;
+        match self.line("held")? {
+            line if line == "waits" => self.hear::<1>("held").map(drop),
+            line => numbers(&line, "held").map(drop),
+        }
+    }
+
+    /// Requests a lock that is held. Returns when the request is queued.
+    pub(crate) fn queue(&mut self) -> io::Result<()> {
+        self.tell("take")?;
+        self.hear::<0>("waits").map(drop)
+    }
+
     /// Sends SIGKILL and does not wait for the end.
     pub(crate) fn kill(&mut self) -> io::Result<()> {
         self.child.kill()
     }
+}
+
+/// Reads the numbers behind this word.
+fn numbers(line: &str, word: &str) -> io::Result<Vec<u64>> {
+    let wrong = || io::Error::other(format!("{line:?} instead of {word}"));
+    let rest = line.strip_prefix(word).ok_or_else(wrong)?;
+    let numbers = rest.split_ascii_whitespace().map(str::parse);
+    numbers.collect::<Result<_, _>>().map_err(|_| wrong())
 }
 
 impl Drop for Process {

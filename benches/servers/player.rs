@@ -1,5 +1,5 @@
 //! A process that takes part, with a lock of any kind. The program of sqlx is built from this file
-//! too. `process.rs` lists the orders and answers.
+//! too. `process.rs` lists the orders and answers; `../redis/peer.py` is the same in Python.
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -24,8 +24,15 @@ pub(crate) trait Player: Send + Sync + 'static {
     /// Releases it. Returns when the server has confirmed that.
     fn release(&self, guard: Self::Guard) -> impl Future<Output = ()> + Send;
 
-    /// Waits until the server shows that this process waits for the lock or holds it.
+    /// Waits until the server shows that this process waits for the lock. May also end, or never
+    /// end, when it holds the lock.
     fn seen(&self) -> impl Future<Output = ()> + Send;
+
+    /// Obeys an order that not every lock can obey. Returns the answer.
+    fn other(&self, order: &str, _: &[u64]) -> impl Future<Output = String> + Send {
+        let text = format!("an unknown order: {order}");
+        async move { panic!("{text}") }
+    }
 }
 
 /// Obeys in a task, as the code of a service.
@@ -77,7 +84,7 @@ async fn obey<P: Player>(player: P, mut orders: mpsc::UnboundedReceiver<String>)
         let numbers: Vec<u64> = numbers.map(|it| it.parse().expect("a number")).collect();
         match order {
             "take" => {
-                guard = Some(player.acquire().await);
+                guard = Some(acquire_in_sight(&player, || say("waits")).await);
                 say(&format!("held {}", now()));
             }
             "give" => {
@@ -88,7 +95,7 @@ async fn obey<P: Player>(player: P, mut orders: mpsc::UnboundedReceiver<String>)
             "alone" => alone(&player, numbers[0]).await,
             "storm" => storm(&player, numbers[0]).await,
             "turns" => turns(&player, &numbers).await,
-            other => panic!("an unknown order: {other}"),
+            order => say(&player.other(order, &numbers).await),
         }
     }
 }
