@@ -138,6 +138,7 @@
 // | `ambient` | the clock and the random ids |
 // | `clock` | points in time, and how long a hold counts as valid |
 // | `store` | what the core asks of a server |
+// | `record` | what all servers write alike |
 // | `session` | the state of one wait and its hold, shared by future, guard and actor |
 // | `actor` | the task of a client: sends requests, handles answers, renews holds |
 // | `client` | the handle on the actor, its thread, and the handle on one lock |
@@ -153,6 +154,7 @@ mod hold;
 mod locks;
 mod options;
 mod pending;
+mod record;
 mod session;
 #[cfg(test)]
 #[path = "../../tests/lease/mod.rs"]

@@ -76,46 +76,6 @@ fn transaction() -> Member {
     }
 }
 
-/// Reads `<id> <expiry> <entry>`, or nothing.
-fn sole(text: &str, now: u64) -> Option<Option<Member>> {
-    if text.is_empty() {
-        return Some(None);
-    }
-    let mut words = Words(text);
-    let _id = words.word()?;
-    let _expiry: u64 = words.next()?;
-    let (mut member, turn) = member(words.0, Duration::ZERO)?;
-    member.age = Duration::from_micros(now.saturating_sub(turn));
-    Some(Some(member))
-}
-
-/// Reads an entry. Returns its turn too.
-fn member(text: &str, age: Duration) -> Option<(Member, u64)> {
-    let mut words = Words(text);
-    let _number: u64 = words.next()?;
-    let turn = words.next()?;
-    for _ in 0..3 {
-        words.word()?;
-    }
-    let (shares, mode) = (words.next()?, words.word()?);
-    for _ in 0..4 {
-        words.word()?;
-    }
-    let inbox = words.word()?.to_owned();
-    let pid = words.word()?.parse().ok();
-    let (host, label) = words.0.split_once(' ')?;
-    let member = Member {
-        shares,
-        is_exclusive: mode == "x",
-        inbox,
-        pid,
-        host: host.to_owned(),
-        label: label.to_owned(),
-        age,
-    };
-    Some((member, turn))
-}
-
 pub(super) fn entered(text: &str) -> Option<Entered> {
     let mut words = Words(text);
     let answer = match words.word()? {
@@ -123,7 +83,7 @@ pub(super) fn entered(text: &str) -> Option<Entered> {
         "2" => {
             let position = words.next()?;
             let mut lock_state = words.lock_state()?;
-            let holder = sole(words.0, lock_state.now)?;
+            let holder = Member::read_sole(words.0, lock_state.now)?;
             lock_state.holder = holder.or(lock_state.holder);
             return Some(Entered::Queued {
                 position,
@@ -135,12 +95,7 @@ pub(super) fn entered(text: &str) -> Option<Entered> {
         "5" => {
             let (what, theirs) = (words.word()?, words.word()?);
             let _ours = words.word()?;
-            Entered::Mismatch(match what {
-                "kind" => Mismatch::Kind(theirs.to_owned()),
-                "limit" => Mismatch::Limit(theirs.parse().ok()?),
-                "lease" => Mismatch::Lease(Duration::from_micros(theirs.parse().ok()?)),
-                _ => return None,
-            })
+            Entered::Mismatch(Mismatch::read(what, theirs)?)
         }
         "6" => Entered::Superseded,
         _ => return None,
@@ -154,26 +109,20 @@ pub(super) fn heartbeat(text: &str, ids: usize) -> Option<Heartbeat> {
     let (numbers, holder) = text.split_once('|')?;
     let mut words = Words(numbers);
     let mut lock_state = words.lock_state()?;
-    let holder = sole(holder, lock_state.now)?;
+    let holder = Member::read_sole(holder, lock_state.now)?;
     lock_state.holder = holder.or(lock_state.holder);
     let mut pulses = Vec::with_capacity(ids);
     for _ in 0..ids {
-        let code = words.word()?;
-        let grant = Grant {
-            token: words.next()?,
-            crashed: words.flag()?,
-            turn: words.next()?,
-        };
-        pulses.push(match code {
-            "1" => Pulse::Holds(grant),
-            "2" => Pulse::Waits(usize::try_from(grant.token).ok()?),
-            "3" => Pulse::Bypassed,
-            "0" => Pulse::Unknown,
-            _ => return None,
-        });
+        let code = words.next()?;
+        pulses.push(Pulse::read(code, words.grant()?)?);
     }
     words.ends()?;
     Some(Heartbeat { lock_state, pulses })
+}
+
+fn member(text: &str, age: Duration) -> Option<Member> {
+    let (_, member) = Member::read(text)?;
+    Some(Member { age, ..member })
 }
 
 /// Reads the rows of `inspect`.
@@ -184,19 +133,14 @@ pub(super) fn inspection(rows: &[(String, String, i64)]) -> Option<Inspection> {
         let age = Duration::from_micros(u64::try_from(*age).ok()?);
         match &**what {
             "l" => lock = Some(Words(text)),
-            "h" => holders.push(member(text, age)?.0),
-            "w" => waiters.push(member(text, age)?.0),
+            "h" => holders.push(member(text, age)?),
+            "w" => waiters.push(member(text, age)?),
             _ => return None,
         }
     }
     let mut lock = lock?;
     let last_token = lock.next()?;
-    let doubt = match lock.word()? {
-        "0" => Doubt::Nothing,
-        "1" => Doubt::Holders,
-        "2" => Doubt::All,
-        _ => return None,
-    };
+    let doubt = Doubt::read(lock.next()?)?;
     let limit: u32 = lock.next()?;
     if lock.flag()? && holders.is_empty() {
         holders.push(transaction());
@@ -334,12 +278,5 @@ mod tests {
         assert_eq!(inspection.kind, Some(Kind::Lock));
         assert_eq!(inspection.doubt, Doubt::Holders);
         assert_eq!(inspection.holders[0].age, Duration::from_micros(5));
-    }
-
-    #[test]
-    fn an_owner_without_host_and_label_is_read() {
-        let (member, _) = member("1 0 0 0 0 1 s 0 2 3 4 -in 7  ", Duration::ZERO).expect("well");
-        assert_eq!((&*member.host, &*member.label), ("", ""));
-        assert_eq!((member.pid, member.is_exclusive), (Some(7), false));
     }
 }

@@ -70,26 +70,16 @@ fn mismatch(parts: &[Value]) -> Option<Mismatch> {
     let [_, what, theirs, _] = parts else {
         return None;
     };
-    Some(match &*text(what)? {
-        "kind" => Mismatch::Kind(text(theirs)?),
-        "limit" => Mismatch::Limit(u32::try_from(number(theirs)?).ok()?),
-        "lease" => Mismatch::Lease(Duration::from_micros(number(theirs)?)),
-        _ => return None,
-    })
+    Mismatch::read(&text(what)?, &text(theirs)?)
 }
 
 /// Reads wake, now, sole and blocked of an answer.
 fn lock_state([wake, now, sole, closed]: [Option<&Value>; 4]) -> Option<LockState> {
     let (wake, now, sole) = (number(wake?)?, number(now?)?, text(sole?)?);
-    let holder = || {
-        let (turn, mut holder) = member(sole.splitn(3, ' ').nth(2)?)?;
-        holder.age = Duration::from_micros(now.saturating_sub(turn));
-        Some(holder)
-    };
     Some(LockState {
         wake: (wake > 0).then(|| Duration::from_micros(wake)),
         now,
-        holder: holder(),
+        holder: Member::read_sole(&sole, now).flatten(),
         closed: Duration::from_micros(number(closed?)?),
     })
 }
@@ -109,17 +99,15 @@ pub(super) fn heartbeat(value: &Value) -> Option<(Heartbeat, bool)> {
 }
 
 fn pulse(values: &[u64]) -> Option<Pulse> {
-    Some(match *values {
-        [1, token, crashed, turn] => Pulse::Holds(Grant {
-            turn,
-            token,
-            crashed: crashed == 1,
-        }),
-        [2, rank, _, _] => Pulse::Waits(position(rank)?),
-        [3, ..] => Pulse::Bypassed,
-        [0, ..] => Pulse::Unknown,
-        _ => return None,
-    })
+    let [code, token, crashed, turn] = *values else {
+        return None;
+    };
+    let grant = Grant {
+        turn,
+        token,
+        crashed: crashed == 1,
+    };
+    Pulse::read(code, grant)
 }
 
 /// Reads a message to an inbox.
@@ -140,42 +128,6 @@ pub(super) fn notice(message: &Value) -> Option<Notice> {
     }
 }
 
-/// Reads the record of a holder or waiter, and its turn. Only the last of its parts may contain
-/// spaces. The age is not in the record.
-fn member(record: &str) -> Option<(u64, Member)> {
-    let parts: Vec<_> = record.splitn(15, ' ').collect();
-    let [
-        _,
-        turn,
-        _,
-        _,
-        _,
-        shares,
-        mode,
-        _,
-        _,
-        _,
-        _,
-        inbox,
-        pid,
-        host,
-        label,
-    ] = parts[..]
-    else {
-        return None;
-    };
-    let member = Member {
-        shares: shares.parse().ok()?,
-        is_exclusive: mode == "x",
-        inbox: inbox.trim_start_matches('-').to_owned(),
-        pid: pid.parse().ok(),
-        host: host.to_owned(),
-        label: label.to_owned(),
-        age: Duration::ZERO,
-    };
-    Some((turn.parse().ok()?, member))
-}
-
 /// Reads the answer of `inspect`.
 pub(super) fn inspection(value: &Value) -> Option<Inspection> {
     let [last_token, holders, waiters, doubt, limit, kind] = value.as_sequence()? else {
@@ -189,11 +141,7 @@ pub(super) fn inspection(value: &Value) -> Option<Inspection> {
         limit: (limit > 0).then_some(limit),
         holders: list(holders)?,
         waiters: list(waiters)?,
-        doubt: match number(doubt)? {
-            0 => Doubt::Nothing,
-            1 => Doubt::Holders,
-            _ => Doubt::All,
-        },
+        doubt: Doubt::read(number(doubt)?)?,
     })
 }
 
@@ -201,7 +149,7 @@ fn shown(value: &Value) -> Option<Member> {
     let [record, age] = value.as_sequence()? else {
         return None;
     };
-    let (_, mut member) = member(&text(record)?)?;
+    let (_, mut member) = Member::read(&text(record)?)?;
     member.age = Duration::from_micros(number(age)?);
     Some(member)
 }
