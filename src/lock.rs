@@ -318,13 +318,26 @@ macro_rules! local_handle {
             }
         }
 
+        $crate::lock::is_handle! { $handle;
+            fn core(&self) -> Option<$crate::lock::WeakCore> {
+                $crate::lock::Local::core(&self.$core)
+            }
+        }
+    )+};
+}
+pub(crate) use local_handle;
+
+/// Implements [`Handle`] with the methods that the handle itself has, and those that are given here.
+/// Pass `await` if `status` and `remove` are asynchronous.
+macro_rules! is_handle {
+    ($handle:ident $(, $await:tt)?; $($more:tt)*) => {
         impl $crate::lock::Handle for $handle {
             async fn status(&self) -> $crate::error::Result<$crate::status::Status> {
-                $handle::status(self)
+                $handle::status(self)$(.$await)?
             }
 
             async fn remove(&self) -> $crate::error::Result<$crate::status::Removal> {
-                $handle::remove(self)
+                $handle::remove(self)$(.$await)?
             }
 
             fn changes(&self) -> $crate::status::Changes {
@@ -343,13 +356,11 @@ macro_rules! local_handle {
                 $handle::capabilities(self)
             }
 
-            fn core(&self) -> Option<$crate::lock::WeakCore> {
-                $crate::lock::Local::core(&self.$core)
-            }
+            $($more)*
         }
-    )+};
+    };
 }
-pub(crate) use local_handle;
+pub(crate) use is_handle;
 
 /// Implements [`Lock`], [`SharedLock`] or [`Semaphore`] with the methods that the handle itself
 /// has. Pass `await` if these methods are asynchronous.

@@ -46,7 +46,7 @@ impl Layer {
             ["postgres" | "redis", ..] => Self::Server,
             [
                 "error" | "backend" | "backoff" | "loss" | "foreign" | "address" | "block"
-                | "duration" | "wait" | "ledger" | "options" | "lock" | "status" | "guard"
+                | "duration" | "kind" | "wait" | "ledger" | "options" | "lock" | "status" | "guard"
                 | "acquire" | "any" | "stats" | "metrics" | "metrics_none" | "token" | "trace",
                 ..,
             ] => Self::Face,

@@ -219,31 +219,7 @@ macro_rules! any_handle {
             }
         }
 
-        impl Handle for $any {
-            async fn status(&self) -> Result<Status> {
-                $any::status(self).await
-            }
-
-            async fn remove(&self) -> Result<Removal> {
-                $any::remove(self).await
-            }
-
-            fn changes(&self) -> Changes {
-                $any::changes(self)
-            }
-
-            fn stats(&self) -> Stats {
-                $any::stats(self)
-            }
-
-            fn close(&self) {
-                $any::close(self);
-            }
-
-            fn capabilities(&self) -> Capabilities {
-                $any::capabilities(self)
-            }
-
+        is_handle! { $any, await;
             fn address(&self) -> Option<Address> {
                 self.place.address().cloned()
             }

@@ -11,7 +11,7 @@ use super::place::Place;
 use crate::acquire::Acquire;
 use crate::address::Address;
 use crate::error::Result;
-use crate::lock::{Capabilities, Handle, Lock, Semaphore, SharedLock, WeakCore, is_lock};
+use crate::lock::{Capabilities, Lock, Semaphore, SharedLock, WeakCore, is_handle, is_lock};
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 

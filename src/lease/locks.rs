@@ -540,31 +540,7 @@ macro_rules! handle {
             }
         }
 
-        impl $crate::lock::Handle for $lock {
-            async fn status(&self) -> $crate::error::Result<$crate::status::Status> {
-                $lock::status(self).await
-            }
-
-            async fn remove(&self) -> $crate::error::Result<$crate::status::Removal> {
-                $lock::remove(self).await
-            }
-
-            fn changes(&self) -> $crate::status::Changes {
-                $lock::changes(self)
-            }
-
-            fn stats(&self) -> $crate::stats::Stats {
-                $lock::stats(self)
-            }
-
-            fn close(&self) {
-                $lock::close(self);
-            }
-
-            fn capabilities(&self) -> $crate::lock::Capabilities {
-                $lock::capabilities(self)
-            }
-        }
+        $crate::lock::is_handle! { $lock, await; }
 
         impl std::fmt::Debug for $lock {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
