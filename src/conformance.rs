@@ -896,6 +896,13 @@ async fn free_permits_are_counted(place: Place<AnySemaphore>) -> Broken {
                 )?;
             }
         }
+        if let Ok(status) = other.status().await {
+            ensure(
+                status.limit.is_none_or(|it| it == 3)
+                    && status.available.is_none_or(|it| it == free),
+                "the status does not agree with the number of free permits",
+            )?;
+        }
         let next = 3 - free + 1;
         if free > 0 {
             held.push(ends("some permits", semaphore.acquire_many(next)).await?);

@@ -8,6 +8,7 @@ use crate::acquire::Acquire;
 use crate::address::Address;
 use crate::error::Result;
 use crate::guard::{Guard, Permit, WriteGuard};
+pub(crate) use crate::kind::LockKind as Kind;
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 

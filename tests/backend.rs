@@ -88,6 +88,7 @@ enum Lie {
     DowngradesToNothing,
     DowngradesForItself,
     CountsGuards,
+    ShowsAllPermits,
 }
 
 /// For each lie, a property that it breaks.
@@ -173,6 +174,7 @@ const LIES: &[(Lie, &str)] = &[
         "rwlock: a_downgrade_lets_in_readers_and_no_writer",
     ),
     (Lie::CountsGuards, "semaphore: free_permits_are_counted"),
+    (Lie::ShowsAllPermits, "semaphore: free_permits_are_counted"),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -397,6 +399,9 @@ impl Line for Handle {
             return Box::pin(async { Ok(status) });
         }
         status.held = Held::Yes;
+        if self.0.lie == Lie::ShowsAllPermits {
+            status.available = Some(self.0.parts);
+        }
         if self.0.lie != Lie::ShowsNobody {
             status.holder = Some(Owner::unknown());
             status.last_token = state.last;
