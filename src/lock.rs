@@ -328,8 +328,8 @@ macro_rules! local_handle {
 }
 pub(crate) use local_handle;
 
-/// Implements [`Handle`] with the methods that the handle itself has, and those that are given here.
-/// Pass `await` if `status` and `remove` are asynchronous.
+/// Implements [`Handle`] with the methods that the handle itself has, and with those that are given
+/// here. Pass `await` if `status` and `remove` are asynchronous.
 macro_rules! is_handle {
     ($handle:ident $(, $await:tt)?; $($more:tt)*) => {
         impl $crate::lock::Handle for $handle {

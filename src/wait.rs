@@ -148,9 +148,9 @@ pub trait Hold: Send + Sync + 'static {
         Err(not_here(UNMOVABLE, self.place()))
     }
 
-    /// Turns a writer into a reader; see [`WriteGuard::downgrade`](crate::WriteGuard::downgrade). Ready when the result is known.
-    /// The default fails with [`ErrorKind::Unsupported`]. After an error the caller drops this
-    /// value.
+    /// Turns a writer into a reader; see [`WriteGuard::downgrade`](crate::WriteGuard::downgrade).
+    /// Ready when the result is known. The default fails with [`ErrorKind::Unsupported`]. After an
+    /// error the caller drops this value.
     fn poll_downgrade(&mut self, _cx: &mut Context<'_>) -> Poll<Result<()>> {
         let text = "`downgrade` is not supported by this backend";
         Poll::Ready(Err(not_here(text, self.place())))
@@ -175,7 +175,8 @@ pub trait Hold: Send + Sync + 'static {
     fn place(&self) -> &Path;
 
     /// Returns whether the caller was in the queue. Override it only if the first poll of a wait is
-    /// pending even when the lock is free; [`Guard::waited`](crate::Guard::waited) is `None` if it returns `false`.
+    /// pending even when the lock is free; [`Guard::waited`](crate::Guard::waited) is `None` if it
+    /// returns `false`.
     fn has_queued(&self) -> bool {
         true
     }

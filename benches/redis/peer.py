@@ -1,4 +1,5 @@
-"""A process that takes a lock of another library. `../servers/process.rs` lists its orders and answers.
+"""A process that takes a lock of another library. `../servers/process.rs` lists its orders and
+answers.
 
 `peer.py KIND SOCKET LOCK [EXPIRY]`, the expiry in seconds.
 """

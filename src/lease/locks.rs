@@ -131,8 +131,8 @@ macro_rules! locks {
 
         $crate::lease::handle! {
             #[doc = concat!("A fair lock with a name ", $place, ": one holder at a time among")]
-            /// all hosts that reach the server. Requests are served in the order in which they arrive
-            /// there.
+            /// all hosts that reach the server. Requests are served in the order in which they
+            /// arrive there.
             ///
             #[doc = concat!("Created by [`", stringify!($client), "::lock`]. Cheap to clone.")]
             ///
@@ -201,8 +201,8 @@ macro_rules! locks {
             #[doc = concat!("A fair reader-writer lock with a name ", $place, ": any number of")]
             /// readers, or one writer, among all hosts that reach the server.
             ///
-            /// The order is strictly that of arrival. Consecutive readers acquire the lock together.
-            /// A waiting writer holds back the readers that arrive after it.
+            /// The order is strictly that of arrival. Consecutive readers acquire the lock
+            /// together. A waiting writer holds back the readers that arrive after it.
             ///
             #[doc = concat!("Created by [`", stringify!($client), "::rwlock`]. Cheap to clone.")]
             ///

@@ -1,6 +1,6 @@
 -- ARGV: 3 how many waiters to show, 4 the lease.
--- Replies {last token, holders, waiters, doubt, limit, kind}. Limit and kind are 0 and - without a state. A holder or waiter is {record, age in
--- microseconds}.
+-- Replies {last token, holders, waiters, doubt, limit, kind}. Limit and kind are 0 and - without a
+-- state. A holder or waiter is {record, age in microseconds}.
 -- Doubt is 1 if an acquire would now be refused because the server may have forgotten holders. It
 -- is 2 if the recorded holders may be outdated too. Otherwise it is 0.
 -- Writes nothing. A replica would run it on old data, so it refuses to run there.

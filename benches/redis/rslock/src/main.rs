@@ -1,5 +1,5 @@
-//! A process that takes a lock of the crate `rslock`. `process.rs` of the bench lists its orders and
-//! answers; `player.rs` is the same with a lock of Stanchion.
+//! A process that takes a lock of the crate `rslock`. `process.rs` of the bench lists its orders
+//! and answers; `player.rs` is the same with a lock of Stanchion.
 //!
 //! `rslock-peer URL LOCK EXPIRY`, the expiry in seconds.
 
