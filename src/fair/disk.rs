@@ -31,12 +31,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::door::Door;
 use super::queue_dir::{Other, OwnTicket, QueueDir};
 use super::record::{self, Content, Draft, Record};
 use super::slots::Slots;
 use super::ticket::{Mode, Ticket};
 use super::{Entered, Place, Settings};
+use crate::door::Door;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kind::LockKind;
 use crate::step::{self, Step};

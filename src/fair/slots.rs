@@ -19,8 +19,8 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::door::{Door, unlink_if_same};
 use super::{Place, Settings, Site};
+use crate::door::{Door, unlink_if_same};
 use crate::error::{Error, ErrorKind, Result};
 use crate::step::{self, Step};
 use crate::sys::file::FileId;

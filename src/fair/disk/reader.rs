@@ -23,8 +23,8 @@
 //!    clears the flag that it has reported. No other process can have the exclusive lock meanwhile.
 
 use super::{Admission, Disk, Entered, StateLock, TRIES};
-use crate::error::Result;
 use crate::door::Door;
+use crate::error::Result;
 use crate::fair::record::{self, Content, Flag, Record};
 use crate::step::{self, Step};
 use crate::sys::flock;

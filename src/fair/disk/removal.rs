@@ -9,8 +9,8 @@
 //! see [`disk`](super).
 
 use super::{Disk, State, StateLock};
-use crate::error::{Error, Result};
 use crate::door::{Door, remove_file, remove_file_in};
+use crate::error::{Error, Result};
 use crate::fair::record::{self, Flag, Record};
 use crate::fair::slots::Slots;
 use crate::status::Removal;

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::sync::Arc;
 
 use super::{Admission, Disk, Entered, StateLock};
-use crate::error::{Error, ErrorKind, Result};
 use crate::door::Door;
+use crate::error::{Error, ErrorKind, Result};
 use crate::fair::record::{self, Flag};
 use crate::step::{self, Step};
 

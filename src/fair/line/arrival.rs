@@ -22,9 +22,9 @@ use std::time::Instant;
 
 use super::{Cause, Cohort, CohortId, Core, Fast, Line, Request};
 use crate::backend;
+use crate::door::Door;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::disk::{Admission, TakePlace};
-use crate::door::Door;
 use crate::fair::queue_dir::Reaped;
 use crate::fair::ticket::{Mode, Ticket};
 use crate::fair::{Arrived, Caller, Grant, Settings, Want};

@@ -13,9 +13,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::door::Door;
 use crate::error::Result;
 use crate::fair::disk::Disk;
-use crate::door::Door;
 use crate::fair::queue_dir::{Other, OwnTicket, QueueDir};
 use crate::fair::ticket::{Mode, Ticket};
 use crate::step::{self, Step};

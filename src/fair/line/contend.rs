@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::contender::{Entry, Outcome, Setup, StepInput};
 use super::{Cause, Cohort, CohortId, Contender, Core, Extent, idle};
+use crate::door::Door;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::Settings;
 use crate::fair::disk::TakePlace;
-use crate::door::Door;
 use crate::fair::ticket::{Mode, Ticket};
 
 impl Core {

@@ -24,8 +24,8 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::Stream;
 
 use super::Line;
-use crate::error::Result;
 use crate::door::Probed;
+use crate::error::Result;
 use crate::foreign::SafeWaker;
 use crate::status::{Changes, Owner, Status, Waiter};
 use crate::sys::file;

@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 
 use super::arrival::is_in_the_way;
 use super::{Cause, CohortId, Contender, Core, Fast, Line, Possession, Request};
+use crate::door::{self, Door, Probed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::disk::{Disk, Resized, TakePlace};
-use crate::door::{self, Door, Probed};
 use crate::fair::slots::{Slot, Slots};
 use crate::fair::ticket::Mode;
 use crate::fair::{Entered, Settings, Want};

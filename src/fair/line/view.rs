@@ -22,9 +22,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Contender, Core, Key, Line};
+use crate::door::{self, Probed};
 use crate::error::{Error, Result};
 use crate::fair::Place;
-use crate::door::{self, Probed};
 use crate::fair::queue_dir::QueueDir;
 use crate::fair::record::{self, Content, Flag};
 use crate::fair::ticket::Ticket;
@@ -125,10 +125,10 @@ impl Line {
             }
         };
         // Another process may have changed the limit.
-        let is_known = |_: &u32| limit == Some(snapshot.slots.len() as u64);
+        let is_known = |_: &u32| limit.is_some_and(|it| it as usize == snapshot.slots.len());
         Ok(Status {
             kind: recorded.limit.map(|_| kind),
-            limit: limit.and_then(|it| u32::try_from(it).ok()),
+            limit,
             available: holders.available.filter(is_known),
             waiters: waiters(place, &snapshot.cohorts, &snapshot.leftovers, &locks)?,
             last_token,
@@ -547,7 +547,7 @@ struct OnRecord {
     /// The highest token that may have been granted.
     last_token: u64,
     /// The number of permits, or 0 for a lock. `None` if nothing is recorded.
-    limit: Option<u64>,
+    limit: Option<u32>,
 }
 
 /// Reads the state file of a lock of this kind.
@@ -626,7 +626,11 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let names = Names::parse("{name}.{number}", "a").expect("names");
         let slots = Slots::new(directory.path().to_path_buf(), names, 2);
-        let line = Line::of(&directory.path().join("a"), LockKind::Semaphore, Some(slots));
+        let line = Line::of(
+            &directory.path().join("a"),
+            LockKind::Semaphore,
+            Some(slots),
+        );
         let line = line.expect("a line");
         let probe = || line.probe().expect("no error");
         assert_eq!(probe(), Probed::Free);
