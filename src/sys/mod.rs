@@ -1,8 +1,10 @@
 //! The platform contract: everything that the locks need from the operating system, and the only
 //! home of `unsafe`.
 //!
-//! Each platform has an arm of its own, and every arm is complete. Paths, descriptors and numbers
-//! go in, [`std::io::Result`] comes out. There is no policy here.
+//! Each platform has an arm of its own, and every arm is complete. Where arms provide more than a
+//! few functions, a trait is their contract. Its default methods are those of a platform that has
+//! nothing of the kind. Paths, descriptors and numbers go in, [`std::io::Result`] comes out. There
+//! is no policy here.
 //!
 //! | part | what it provides |
 //! |---|---|
