@@ -57,22 +57,6 @@ trait Platform {
     }
 }
 
-#[cfg(any(
-    target_os = "linux",
-    target_os = "android",
-    target_os = "macos",
-    target_os = "freebsd"
-))]
-impl Platform for FileSystem {
-    fn traits_of(file: &impl AsOpen) -> u8 {
-        rustix::fs::fstatfs(file).map_or(0, |it| arm::traits_of(&it))
-    }
-
-    fn traits_at(path: &Path) -> u8 {
-        rustix::fs::statfs(path).map_or(0, |it| arm::traits_of(&it))
-    }
-}
-
 #[cfg(not(any(
     target_os = "linux",
     target_os = "android",

@@ -1,8 +1,11 @@
 //! File systems of Linux, known by their numbers.
 
-use rustix::fs::StatFs;
+use std::path::Path;
 
-use super::{FileSystem, KEEPS_NUMBERS, LOCAL, NETWORK};
+use rustix::fs::{StatFs, fstatfs, statfs};
+
+use super::{FileSystem, KEEPS_NUMBERS, LOCAL, NETWORK, Platform};
+use crate::sys::file::AsOpen;
 
 /// `stat` reports device and inode as the kernel itself knows them.
 const PLAIN: u8 = 1 << 3;
@@ -62,6 +65,16 @@ const KNOWN: [(u32, u8); 44] = [
     (0x5049_4446, PIDFS),
 ];
 
+impl Platform for FileSystem {
+    fn traits_of(file: &impl AsOpen) -> u8 {
+        fstatfs(file).map_or(0, |it| known(&it))
+    }
+
+    fn traits_at(path: &Path) -> u8 {
+        statfs(path).map_or(0, |it| known(&it))
+    }
+}
+
 /// Returns what is known about a file system. The field for its number is signed, unsigned, wide or
 /// narrow by architecture; the number is its low 32 bits.
 #[allow(
@@ -69,7 +82,7 @@ const KNOWN: [(u32, u8); 44] = [
     clippy::cast_sign_loss,
     clippy::unnecessary_cast
 )]
-pub(super) fn traits_of(found: &StatFs) -> u8 {
+fn known(found: &StatFs) -> u8 {
     let number = found.f_type as u32;
     let known = KNOWN.iter().find(|(it, _)| *it == number);
     known.map_or(0, |(_, traits)| *traits)
