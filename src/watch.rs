@@ -128,11 +128,6 @@ pub(crate) trait Watcher: Send + Sync {
     /// for the answer.
     fn on_event(&self, id: WatchId);
 
-    /// Is called after the tasks that the events have woken could run, if the reactor has read the
-    /// events. For work that would delay them.
-    #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))] // There is no reactor.
-    fn after_events(&self) {}
-
     fn on_timer(&self);
 }
 
@@ -199,7 +194,6 @@ struct Sleeping {
 
 /// A call to make.
 struct Due {
-    watcher_id: WatcherId,
     watcher: Arc<dyn Watcher>,
     id: WatchId,
 }
@@ -567,14 +561,8 @@ impl Watch {
         news.files || news.ends || table.marks.has_reports()
     }
 
-    /// Takes the queued events and calls their watchers. Returns those whose tasks may be awake now.
-    fn turn(
-        &self,
-        source: &dyn Source,
-        reading: &mut Reading<'_>,
-        take: News,
-        lost: bool,
-    ) -> Vec<WatcherId> {
+    /// Takes the queued events and calls their watchers.
+    fn turn(&self, source: &dyn Source, reading: &mut Reading<'_>, take: News, lost: bool) {
         reading.begin();
         let mut reports = Vec::new();
         let lost = source.take(take, &mut reports) || lost;
@@ -587,16 +575,12 @@ impl Watch {
             surviving(|| watcher.on_event(*id));
         }
         reading.end();
-        let mut called = Vec::new();
-        for due in due.drain(..) {
-            if due.id.seen != Seen::Queue {
-                surviving(|| due.watcher.on_event(due.id));
-                called.push(due.watcher_id);
+        for Due { watcher, id } in due.drain(..) {
+            if id.seen != Seen::Queue {
+                surviving(|| watcher.on_event(id));
             }
-            drop_watcher(due.watcher);
+            drop_watcher(watcher);
         }
-        called.dedup();
-        called
     }
 
     /// Returns the next timer. From here on an earlier one wakes the thread, unless the thread looks
@@ -622,11 +606,7 @@ impl Watch {
             if !step::is_deaf_to(id.seen)
                 && let Some(watcher) = table.watcher(watcher_id)
             {
-                due.push(Due {
-                    watcher_id,
-                    watcher,
-                    id,
-                });
+                due.push(Due { watcher, id });
             }
         }
         if overflowed {
@@ -635,11 +615,7 @@ impl Watch {
             for watcher_id in ids {
                 for seen in [Seen::Queue, Seen::Everything] {
                     let id = WatchId::without_watch(seen);
-                    due.extend(table.watcher(watcher_id).map(|watcher| Due {
-                        watcher_id,
-                        watcher,
-                        id,
-                    }));
+                    due.extend(table.watcher(watcher_id).map(|watcher| Due { watcher, id }));
                 }
             }
         }

@@ -14,10 +14,8 @@
 //!   has no call that tells. So the task tries it once in each runtime, catches the panic, and
 //!   keeps its message from the panic hook. Where a panic ends the process (`panic = "abort"`), no
 //!   reactor is used.
-//! - The reactor reads the events and calls the watchers, and lets the tasks that these have woken
-//!   run. Only then it does what would have delayed them: it lets the watchers finish
-//!   ([`Watcher::after_events`](super::Watcher::after_events)), and looks whether more events came.
-//!   If a task keeps the worker busy meanwhile, timers do the first, and the thread the second.
+//! - The reactor reads the events and calls the watchers until no event is left. It does not yield
+//!   in between: when a task yields, Tokio wakes a second worker, which finds nothing to do.
 //! - The reactor is *active* from its registration on. The thread then leaves the events to it and
 //!   *stands by*: it still wakes for the first event after a pause, but reads none. It looks again
 //!   after [`PATIENCE`], and goes on to look in these steps while events arrive, without being
@@ -51,7 +49,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, Id};
 
-use super::{DEFERS_TIMERS, Descriptor, News, Reading, Source, Watch, WatcherId, drop_watcher};
+use super::{DEFERS_TIMERS, Descriptor, News, Reading, Source, Watch};
 use crate::foreign::surviving;
 use crate::step;
 use crate::sys::fork::generation;
@@ -150,11 +148,10 @@ impl Reactor {
 }
 
 impl Watch {
-    /// Reads events on a worker of the runtime that the reactor belongs to. Returns the watchers
-    /// that were called.
-    fn serve_in_task(&self) -> Vec<WatcherId> {
+    /// Reads events on a worker of the runtime that the reactor belongs to.
+    fn serve_in_task(&self) {
         let Some(source) = self.source.get() else {
-            return Vec::new();
+            return;
         };
         let source = &**source;
         step::begin_round();
@@ -165,26 +162,11 @@ impl Watch {
         let mut lost = false;
         let mut reading = Reading::new(&self.reading);
         DEFERS_TIMERS.set(true);
-        let called = loop {
-            match surviving(|| self.turn(source, &mut reading, files_only, lost)) {
-                None => lost = true,
-                Some(called) => break called,
-            }
-        };
+        while surviving(|| self.turn(source, &mut reading, files_only, lost)).is_none() {
+            lost = true;
+        }
         DEFERS_TIMERS.set(false);
         self.set_deferred_timer(source);
-        called
-    }
-
-    /// Lets watchers do what they have put off.
-    fn finish(&self, called: Vec<WatcherId>) {
-        for watcher_id in called {
-            let watcher = self.table().watcher(watcher_id);
-            if let Some(watcher) = watcher {
-                surviving(|| watcher.after_events());
-                drop_watcher(watcher);
-            }
-        }
     }
 
     /// Returns whether there are events of files to read.
@@ -220,18 +202,10 @@ impl Task {
         };
         // What was queued before is reported at the registration.
         while poll_fn(|context| self.poll_ready(&events, context)).await {
-            loop {
-                let called = self.read(watch);
-                // The tasks that were woken run first, on this worker.
-                tokio::task::yield_now().await;
-                if generation() != 0 {
-                    return;
-                }
-                watch.finish(called);
-                // The kernel announces the rest only with the next event, so nothing may be left.
-                if !watch.is_unread() {
-                    break;
-                }
+            self.read(watch);
+            // The kernel announces the rest only with the next event, so nothing may be left.
+            while watch.is_unread() {
+                self.read(watch);
             }
         }
     }
@@ -246,11 +220,10 @@ impl Task {
         Poll::Ready(ready.map(|mut ready| ready.clear_ready()).is_ok())
     }
 
-    fn read(&self, watch: &'static Watch) -> Vec<WatcherId> {
+    fn read(&self, watch: &'static Watch) {
         let _busy = Busy::new(&self.reactor.busy);
-        let called = watch.serve_in_task();
+        watch.serve_in_task();
         self.reactor.turns.fetch_add(1, Ordering::SeqCst);
-        called
     }
 
     /// Returns `false` if another task has replaced this one.

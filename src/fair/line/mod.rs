@@ -405,10 +405,6 @@ impl Watcher for Line {
         }
     }
 
-    fn after_events(&self) {
-        self.unless_foreign(Core::give_watch_back);
-    }
-
     fn on_timer(&self) {
         self.unless_foreign(Core::on_timer);
     }
