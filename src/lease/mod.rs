@@ -141,8 +141,8 @@
 // | `record` | what all servers write alike |
 // | `session` | the state of one wait and its hold, shared by future, guard and actor |
 // | `actor` | the task of a client: sends requests, handles answers, renews holds |
-// | `client` | the handle on the actor, its thread, and the handle on one lock |
-// | `pending`, `hold` | the wait in the future, and the hold in the guard |
+// | `client` | the handle on the actor, and its thread |
+// | `lock` | the handle on one lock, the wait in the future, and the hold in the guard |
 // | `options` | the options that all servers have |
 // | `locks` | macros that define the types of a backend |
 
@@ -150,10 +150,9 @@ mod actor;
 mod ambient;
 mod client;
 mod clock;
-mod hold;
+mod lock;
 mod locks;
 mod options;
-mod pending;
 mod record;
 mod session;
 #[cfg(test)]
@@ -164,12 +163,11 @@ mod store;
 #[path = "../../tests/lease/verdicts.rs"]
 mod verdicts;
 
-pub(crate) use client::{Client, LeaseLock};
-pub(crate) use hold::LeaseHold;
+pub(crate) use client::Client;
+pub(crate) use lock::{LeaseHold, LeaseLock, LeasePending};
 pub(crate) use locks::{guard, handle, locks};
 pub use options::OnDisconnect;
 pub(crate) use options::{Settings, config};
-pub(crate) use pending::LeasePending;
 pub(crate) use store::{
     Answer, Doubt, Enter, Entered, Failure, Grant, Heartbeat, Inspection, Kind, Leave, Link,
     LockState, Member, Mismatch, Notice, Notices, Pulse, Remedy, Store, Target, Terms, Tokens,
