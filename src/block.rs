@@ -50,7 +50,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 /// the task: a task, or the future of a `block_on`, may make progress only so often before it must
 /// yield. The threads of `spawn_blocking`, `block_in_place`, and everything outside a runtime have
 /// no such limit. What is taken from the budget here is put back.
-pub(crate) fn in_async_context() -> bool {
+fn in_async_context() -> bool {
     let mut context = Context::from_waker(Waker::noop());
     // Each value gives its share back when dropped, in the reverse order of taking.
     let mut taken = Vec::with_capacity(BUDGET);

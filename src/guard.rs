@@ -509,7 +509,6 @@ macro_rules! guard {
         }
     };
 }
-pub(crate) use guard;
 
 /// Makes a guard a [`Permit`], with the methods of the trait on itself.
 macro_rules! is_permit {
@@ -552,7 +551,6 @@ macro_rules! is_permit {
         }
     };
 }
-pub(crate) use is_permit;
 
 /// Defines the type that a guard becomes by a downgrade. Without a reader, it is the guard itself.
 macro_rules! reader {
@@ -571,7 +569,6 @@ macro_rules! reader {
         }
     };
 }
-pub(crate) use reader;
 
 /// Defines `token()` of a guard: a plain number if the lock always has one.
 macro_rules! token {
@@ -588,7 +585,8 @@ macro_rules! token {
         }
     };
 }
-pub(crate) use token;
+
+pub(crate) use {guard, is_permit, reader, token};
 
 /// Writes the `Debug` text of every guard.
 pub(crate) fn describe(name: &str, hold: &dyn Hold, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,6 @@ use crate::acquire::Acquire;
 use crate::address::Address;
 use crate::error::Result;
 use crate::guard::{Guard, Permit, WriteGuard};
-pub(crate) use crate::kind::LockKind as Kind;
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
 
@@ -326,7 +325,6 @@ macro_rules! local_handle {
         }
     )+};
 }
-pub(crate) use local_handle;
 
 /// Implements [`Handle`] with the methods that the handle itself has, and with those that are given
 /// here. Pass `await` if `status` and `remove` are asynchronous.
@@ -361,7 +359,6 @@ macro_rules! is_handle {
         }
     };
 }
-pub(crate) use is_handle;
 
 /// Implements [`Lock`], [`SharedLock`] or [`Semaphore`] with the methods that the handle itself
 /// has. Pass `await` if these methods are asynchronous.
@@ -421,7 +418,8 @@ macro_rules! is_lock {
         }
     };
 }
-pub(crate) use is_lock;
+
+pub(crate) use {is_handle, is_lock, local_handle};
 
 /// What the locks of a backend can and cannot do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,10 +37,8 @@ pub(crate) enum Note {
 
 impl Note {
     /// Reports this note, outside any mutex.
-    pub(crate) fn tell_alone(self, lock: &Path) {
-        let mut notes = Notes::default();
-        notes.push(self);
-        notes.tell(lock);
+    pub(crate) fn tell(self, lock: &Path) {
+        tell(self, lock);
     }
 }
 
@@ -48,42 +46,28 @@ impl Note {
 mod on {
     use super::*;
 
-    /// What happened under the mutex.
-    #[derive(Default)]
-    pub(crate) struct Notes(Vec<Note>);
-
-    impl Notes {
-        pub(crate) fn push(&mut self, note: Note) {
-            self.0.push(note);
-        }
-
-        pub(crate) fn tell(self, lock: &Path) {
-            for note in self.0 {
-                surviving(|| note.tell(lock));
-            }
-        }
+    pub(super) fn tell(note: Note, lock: &Path) {
+        surviving(|| write(note, lock));
     }
 
-    impl Note {
-        fn tell(self, lock: &Path) {
-            let lock = lock.display();
-            match self {
-                Note::Bypassed { tickets } => {
-                    tracing::warn!(%lock, tickets, "bypassed frozen waiters");
-                }
-                Note::Frozen => tracing::warn!(%lock, "was frozen when its turn came"),
-                Note::PredecessorCrashed { token } => {
-                    tracing::warn!(%lock, token, "the last holder died while it held the lock");
-                }
-                Note::Fallback => {
-                    tracing::warn!(%lock, "no file events to be had: waits in a thread, or by polling");
-                }
-                Note::WaitsForItself => {
-                    tracing::warn!(%lock, "waits for a lock that it seems to hold itself");
-                }
-                Note::Degraded(what) => tracing::warn!(%lock, "{what}"),
-                Note::Lost(loss) => tracing::error!(%lock, %loss, "lost the lock"),
+    fn write(note: Note, lock: &Path) {
+        let lock = lock.display();
+        match note {
+            Note::Bypassed { tickets } => {
+                tracing::warn!(%lock, tickets, "bypassed frozen waiters");
             }
+            Note::Frozen => tracing::warn!(%lock, "was frozen when its turn came"),
+            Note::PredecessorCrashed { token } => {
+                tracing::warn!(%lock, token, "the last holder died while it held the lock");
+            }
+            Note::Fallback => {
+                tracing::warn!(%lock, "no file events to be had: waits in a thread, or by polling");
+            }
+            Note::WaitsForItself => {
+                tracing::warn!(%lock, "waits for a lock that it seems to hold itself");
+            }
+            Note::Degraded(what) => tracing::warn!(%lock, "{what}"),
+            Note::Lost(loss) => tracing::error!(%lock, %loss, "lost the lock"),
         }
     }
 
@@ -167,16 +151,8 @@ mod on {
 mod off {
     use super::*;
 
-    #[derive(Default)]
-    pub(crate) struct Notes(());
-
-    impl Notes {
-        #[inline(always)]
-        pub(crate) fn push(&mut self, _: Note) {}
-
-        #[inline(always)]
-        pub(crate) fn tell(self, _: &Path) {}
-    }
+    #[inline(always)]
+    pub(super) fn tell(_: Note, _: &Path) {}
 
     #[derive(Default)]
     pub(crate) struct Wait(());
@@ -213,6 +189,10 @@ mod off {
 }
 
 #[cfg(not(feature = "tracing"))]
-pub(crate) use off::{Hold, Notes, Wait, unheard};
+use off::tell;
+#[cfg(not(feature = "tracing"))]
+pub(crate) use off::{Hold, Wait, unheard};
 #[cfg(feature = "tracing")]
-pub(crate) use on::{Hold, Notes, Wait, unheard};
+use on::tell;
+#[cfg(feature = "tracing")]
+pub(crate) use on::{Hold, Wait, unheard};

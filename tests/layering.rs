@@ -259,18 +259,6 @@ fn arrows_point_down_only() {
     assert_none(complaints, "forbidden arrows");
 }
 
-/// Modules side by side that may depend on each other in a circle.
-const CIRCLES: [&str; 8] = [
-    "fair: guard pending",
-    "fair::line: cohorts possession",
-    "file: guard pending",
-    "locks: file schemes url",
-    "mem: guard pending",
-    "mem: line state tick world",
-    "step watch",
-    "sys: file refusal",
-];
-
 /// The arrows among the modules in one folder: for each pair, one place in the source.
 type Arrows = BTreeMap<(String, String), String>;
 
@@ -326,7 +314,6 @@ fn circles(arrows: &Arrows) -> BTreeSet<BTreeSet<String>> {
 #[test]
 fn modules_side_by_side_form_no_circle() {
     let mut complaints = Vec::new();
-    let mut allowed = BTreeSet::from(CIRCLES);
     let mut sources = sources();
     // The program is a crate of its own.
     sources.retain(|it| !it.name.starts_with("bin/"));
@@ -343,15 +330,11 @@ fn modules_side_by_side_form_no_circle() {
                 true => names,
                 false => format!("{}: {names}", folder.join("::")),
             };
-            if allowed.remove(&*name) {
-                continue;
-            }
             let parts = arrows.iter().filter(|(arrow, _)| inside(arrow));
             let parts = parts.map(|((one, two), place)| format!("\n    {one} -> {two}: {place}"));
             complaints.push(format!("{name}:{}", parts.collect::<String>()));
         }
     }
-    complaints.extend(allowed.iter().map(|it| format!("{it}: no longer a circle")));
     assert_none(complaints, "circles");
 }
 

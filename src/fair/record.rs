@@ -44,8 +44,6 @@ use crate::kind::LockKind;
 use crate::owner::Recorded;
 use crate::sys::file::{self, FileId};
 use crate::sys::filesystem::{FileSystem, Locality};
-pub(super) use crate::sys::host::wall_clock_us;
-pub(super) use crate::token::next_token;
 
 /// The version of everything on disk; see `docs/protocol.md`.
 const VERSION: u32 = 1;

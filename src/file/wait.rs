@@ -356,7 +356,7 @@ impl<T: Target> Shared<T> {
             && polls
             && !matches!(self.target.config().wait, Wait::Poll(_))
         {
-            Note::Fallback.tell_alone(path);
+            Note::Fallback.tell(path);
         }
     }
 

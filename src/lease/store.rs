@@ -52,7 +52,8 @@ use futures::future::BoxFuture;
 use super::options::Settings;
 use crate::backend::Mode;
 use crate::error::{Error, ErrorKind, Result};
-pub(crate) use crate::lock::{Kind, Tokens};
+pub(crate) use crate::kind::LockKind as Kind;
+pub(crate) use crate::lock::Tokens;
 use crate::status::Owner;
 
 /// A server, or the part of it that has the locks of one client.

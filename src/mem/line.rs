@@ -386,7 +386,7 @@ impl Ticks for Line {
             state.tick()
         });
         if frozen {
-            Note::Frozen.tell_alone(&self.path);
+            Note::Frozen.tell(&self.path);
         }
     }
 }

@@ -93,10 +93,12 @@ impl NamedLock {
     ///
     /// # Errors
     ///
-    /// Those of [`FifoLock::acquire`], or of [`FileLock::acquire`] with [`Method::Os`]. With
-    /// [`Method::Mkdir`] and [`Method::CreateNew`] never [`ErrorKind::Replaced`], and
-    /// [`ErrorKind::Deadlock`] without an expiry for a process that acquired the lock before it
-    /// executed another program.
+    /// Those of [`FifoLock::acquire`], or of [`FileLock::acquire`] with [`Method::Os`].
+    ///
+    /// [`Method::Mkdir`] and [`Method::CreateNew`] never return
+    /// [`ErrorKind::Replaced`](crate::ErrorKind::Replaced). Without an expiry they return
+    /// [`ErrorKind::Deadlock`](crate::ErrorKind::Deadlock) to a process that acquired the lock
+    /// before it executed another program.
     pub fn acquire(&self) -> Acquire<AnyGuard> {
         self.shared.lock.acquire()
     }

@@ -47,7 +47,6 @@ macro_rules! lend_file {
         }
     };
 }
-pub(crate) use lend_file;
 
 /// Does the same for a guard with several files, which its method `files()` returns.
 macro_rules! lend_files {
@@ -70,7 +69,8 @@ macro_rules! lend_files {
         }
     };
 }
-pub(crate) use lend_files;
+
+pub(crate) use {lend_file, lend_files};
 
 /// The identity of a file, whatever its name: device and inode, or volume and index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -13,7 +13,7 @@ use stanchion::postgres::{PgClient, PgLock, PgRwLock, PgSemaphore};
 use crate::one_permit::OnePermit;
 use crate::postgres_server::Server;
 use crate::subject::Subject;
-use crate::support::{SAFETY, WINDOW};
+use crate::support::{PATIENCE, SAFETY, WINDOW};
 
 /// Long enough that nothing is renewed during a test, so no wake-up comes from a renewal.
 const LONG: Duration = Duration::from_secs(3600);
@@ -102,7 +102,7 @@ impl<L: Remote> Subject for InDatabase<L> {
     }
 
     fn open(&self) -> L {
-        L::of(&self.client(Duration::from_secs(4), &self.url()), "a")
+        L::of(&self.client(PATIENCE, &self.url()), "a")
     }
 
     fn open_without_polling(&self) -> L {

@@ -10,7 +10,7 @@ use stanchion::redis::{RedisClient, RedisLock, RedisRwLock, RedisSemaphore};
 use crate::one_permit::OnePermit;
 use crate::server::Server;
 use crate::subject::Subject;
-use crate::support::{SAFETY, WINDOW};
+use crate::support::{PATIENCE, SAFETY, WINDOW};
 
 /// Long enough that nothing is renewed during a test, so no wake-up comes from a renewal.
 const LONG: Duration = Duration::from_secs(3600);
@@ -74,7 +74,7 @@ impl<L: Remote> Subject for OnServer<L> {
     }
 
     fn open(&self) -> L {
-        L::of(&self.client(Duration::from_secs(4), &self.0.url()), "a")
+        L::of(&self.client(PATIENCE, &self.0.url()), "a")
     }
 
     fn open_without_polling(&self) -> L {

@@ -20,6 +20,10 @@ pub(crate) const SAFETY: Duration = Duration::from_secs(300);
 /// the machine is.
 pub(crate) const WINDOW: Duration = Duration::from_secs(3600);
 
+/// The patience of the suites on servers: longer than a slow machine stands still. Clients send a
+/// heartbeat in each third of it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Returns the value of a future that must be ready.
 macro_rules! assert_ready {
     ($polled:expr) => {

@@ -35,7 +35,7 @@ mod steps;
 mod stop;
 mod storm;
 mod taker;
-#[cfg(stanchion_test)]
+#[cfg(all(any(target_os = "linux", target_os = "android"), stanchion_test))]
 mod threads;
 
 #[test]

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use super::{Disk, Resized};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fair::record::{self, Flag, Record};
+use crate::fair::record::{Flag, Record};
 use crate::fair::slots::{Slots, other_limit};
 use crate::step::{self, Step};
 use crate::sys::file::FileId;
+use crate::sys::host::wall_clock_us;
+use crate::token::next_token;
 
 /// The record of a semaphore names no door.
 const NO_DOOR: FileId = FileId {
@@ -74,8 +76,8 @@ impl Disk {
             None => slots.confirm(),
         }
         let limit = slots.limit();
-        let now = record::wall_clock_us();
-        let token = record::next_token(record.map_or(0, |it| it.token), now);
+        let now = wall_clock_us();
+        let token = next_token(record.map_or(0, |it| it.token), now);
         self.write_record(limit, token.saturating_add(block), Some(words))?;
         Ok(Some(token))
     }
@@ -131,7 +133,7 @@ impl Disk {
             }
             return Ok(Resized::NotAll);
         }
-        let fresh = || record::next_token(0, record::wall_clock_us());
+        let fresh = || next_token(0, wall_clock_us());
         let written = self.write_record(limit, record.map_or_else(fresh, |it| it.token), None);
         self.unlock_state();
         written?;

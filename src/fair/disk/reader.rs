@@ -25,9 +25,11 @@
 use super::{Admission, Disk, Entered, StateLock, TRIES};
 use crate::door::Door;
 use crate::error::Result;
-use crate::fair::record::{self, Content, Flag, Record};
+use crate::fair::record::{Content, Flag, Record};
 use crate::step::{self, Step};
 use crate::sys::flock;
+use crate::sys::host::wall_clock_us;
+use crate::token::next_token;
 
 /// How often a reader that is refused `state` tries again at once. Another reader has it for a few
 /// system calls.
@@ -140,7 +142,7 @@ impl Disk {
     }
 
     fn write_as_reader(&mut self, door: &Door, found: Option<Record>) -> Result<Entered> {
-        let fresh = || record::next_token(0, record::wall_clock_us());
+        let fresh = || next_token(0, wall_clock_us());
         let entered = Entered {
             token: found.map_or_else(fresh, |it| it.token),
             predecessor_crashed: found.is_some_and(|it| it.flag != Flag::Clear),

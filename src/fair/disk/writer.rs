@@ -7,8 +7,10 @@ use std::sync::Arc;
 use super::{Admission, Disk, Entered, StateLock};
 use crate::door::Door;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fair::record::{self, Flag};
+use crate::fair::record::Flag;
 use crate::step::{self, Step};
+use crate::sys::host::wall_clock_us;
+use crate::token::next_token;
 
 impl Disk {
     /// Makes the process that has locked the door the holder: locks `state`, and writes the token
@@ -26,8 +28,8 @@ impl Disk {
             self.words = Some(words.clone());
         }
         let last = record.map_or(0, |record| record.token);
-        let now = record::wall_clock_us();
-        let token = record::next_token(last, now);
+        let now = wall_clock_us();
+        let token = next_token(last, now);
         step::at(Step::WriteHeld);
         if let Err(error) = self.write(|draft| draft.entered(token, door.id(), now)) {
             self.unlock_state();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::foreign::SafeWaker;
 use crate::stats::{Counts, counts_of};
-use crate::trace::{Note, Notes};
+use crate::trace::Note;
 
 /// The counters of a line, and what its steps have left to do.
 pub(super) struct Effects {
@@ -28,17 +28,19 @@ pub(super) struct Deferred {
 struct More {
     wakes: Vec<SafeWaker>,
     discarded: Vec<SafeWaker>,
-    notes: Notes,
+    notes: Vec<Note>,
 }
 
-impl Effects {
-    pub(super) fn new() -> Self {
+impl Default for Effects {
+    fn default() -> Self {
         Self {
             counts: counts_of(None),
             deferred: Deferred::default(),
         }
     }
+}
 
+impl Effects {
     pub(super) fn counts(&self) -> &Arc<Counts> {
         &self.counts
     }
@@ -96,7 +98,7 @@ impl Deferred {
         if let Some(more) = self.more {
             more.wakes.into_iter().for_each(SafeWaker::wake);
             drop(more.discarded);
-            more.notes.tell(lock);
+            more.notes.into_iter().for_each(|it| it.tell(lock));
         }
         if self.yields {
             std::thread::yield_now();

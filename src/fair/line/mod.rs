@@ -446,7 +446,7 @@ impl Core {
             listed: false,
             used: false,
             site,
-            effects: Effects::new(),
+            effects: Effects::default(),
         }
     }
 

@@ -290,7 +290,7 @@ impl Actor {
         }
         let session = entry.session.clone();
         if session.lose(loss) {
-            Note::Lost(loss).tell_alone(&session.target.place);
+            Note::Lost(loss).tell(&session.target.place);
             let entry = self.entries.get_mut(id);
             let waiting = entry.map(|it| (std::mem::take(&mut it.ensure), it.sharing.take()));
             for reply in waiting
@@ -442,7 +442,7 @@ impl Actor {
             Notice::Lost { id } => self.lose(&id, Loss::Revoked),
             Notice::Closed => self.heard_trouble(epoch, &Failure::closed()),
             Notice::Degraded(what) => {
-                Note::Degraded(what).tell_alone(self.parts.store.address());
+                Note::Degraded(what).tell(self.parts.store.address());
             }
         }
     }

@@ -185,7 +185,7 @@ impl Actor {
         }
         if proven {
             let lost = Note::Degraded("the server was lost: connecting again");
-            lost.tell_alone(self.parts.store.address());
+            lost.tell(self.parts.store.address());
         }
         if self.settings().on_disconnect == OnDisconnect::Release {
             let ids: Vec<_> = self.entries.keys().cloned().collect();
