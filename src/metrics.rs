@@ -47,7 +47,7 @@ use futures::future::FusedFuture;
 use crate::address::Address;
 use crate::foreign::surviving;
 use crate::loss::{Loss, LossListener, Lost};
-use crate::sys::fork::PerProcess;
+use crate::sys::fork::{PerProcess, generation};
 
 /// How many names get a label of their own.
 static MOST_NAMES: AtomicUsize = AtomicUsize::new(0);
@@ -217,17 +217,18 @@ impl std::fmt::Debug for Meter {
 
 /// Counts one wait from [`begin`](Self::begin) to [`end`](Self::end), or to its drop.
 #[derive(Default)]
-pub(crate) struct Wait(Meter);
+pub(crate) struct Wait(Owned);
 
 impl Wait {
     pub(crate) fn begin(&mut self, meter: Meter) {
         self.end();
         meter.with(|it| it.waiting.increment(1.0));
-        self.0 = meter;
+        self.0 = Owned::new(meter);
     }
 
     pub(crate) fn end(&mut self) {
-        std::mem::take(&mut self.0).with(|it| it.waiting.decrement(1.0));
+        let meter = std::mem::take(&mut self.0).here();
+        meter.with(|it| it.waiting.decrement(1.0));
     }
 }
 
@@ -237,9 +238,31 @@ impl Drop for Wait {
     }
 }
 
+/// The meter of a wait or a hold of one process. A forked child counts nothing for its copy: the
+/// recorder's mutexes may stay locked there.
+#[derive(Default)]
+struct Owned {
+    meter: Meter,
+    generation: u32,
+}
+
+impl Owned {
+    fn new(meter: Meter) -> Self {
+        let generation = generation();
+        Self { meter, generation }
+    }
+
+    fn here(&self) -> Meter {
+        match self.generation == generation() {
+            true => self.meter,
+            false => Meter::default(),
+        }
+    }
+}
+
 /// Counts one hold from its grant to its loss, or to its drop.
 pub(crate) struct Holding {
-    meter: Meter,
+    meter: Owned,
     since: Instant,
     /// Set when it is no longer counted. It exists once others can report a loss.
     over: OnceLock<Arc<AtomicBool>>,
@@ -254,7 +277,7 @@ impl Holding {
             (_, since) => since.unwrap_or_else(Instant::now),
         };
         Self {
-            meter,
+            meter: Owned::new(meter),
             since,
             over: OnceLock::new(),
         }
@@ -262,19 +285,19 @@ impl Holding {
 
     /// Counts a part of this hold that becomes a hold of its own.
     pub(crate) fn split(&self) -> Self {
-        Self::begin(self.meter, Some(self.since))
+        Self::begin(self.meter.here(), Some(self.since))
     }
 
     /// Counts a loss that the backend notices by itself. `on_loss` is that of the hold.
     pub(crate) fn listen(&self, on_loss: impl FnOnce(&dyn Fn() -> LossListener)) {
-        if self.meter.0.is_some() {
+        if self.meter.here().0.is_some() {
             on_loss(&|| Box::new(self.loss_counter()));
         }
     }
 
     /// Counts the loss when this future resolves.
     pub(crate) fn watch(&self, lost: Lost) -> Lost {
-        match self.meter.0 {
+        match self.meter.here().0 {
             // A lock that cannot be lost.
             _ if lost.is_terminated() => lost,
             None => lost,
@@ -287,7 +310,7 @@ impl Holding {
 
     /// Counts the loss of a hold that is found to be over. `lost` is that of the hold.
     pub(crate) fn is_over(&self, lost: impl FnOnce() -> Lost) {
-        if self.meter.0.is_some()
+        if self.meter.here().0.is_some()
             && !self.over().load(Ordering::Relaxed)
             && let Some(loss) = lost().now_or_never()
         {
@@ -297,14 +320,15 @@ impl Holding {
 
     /// Counts a loss that a release reports.
     pub(crate) fn lost(&self, loss: Option<Loss>) {
-        self.meter.lost(self.since, self.over(), reason(loss));
+        let meter = self.meter.here();
+        meter.lost(self.since, self.over(), reason(loss));
     }
 
     /// Ends the count without a drop.
     pub(crate) fn end(&self) {
         let over = self.over.get();
         if over.is_none_or(|it| !it.swap(true, Ordering::Relaxed)) {
-            self.meter.ended(self.since);
+            self.meter.here().ended(self.since);
         }
     }
 
@@ -313,7 +337,7 @@ impl Holding {
     }
 
     fn loss_counter(&self) -> impl FnOnce(Loss) + Send + use<> {
-        let (meter, since, over) = (self.meter, self.since, self.over().clone());
+        let (meter, since, over) = (self.meter.here(), self.since, self.over().clone());
         move |loss| meter.lost(since, &over, reason(Some(loss)))
     }
 }

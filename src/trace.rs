@@ -12,6 +12,8 @@ use crate::error::Error;
 #[cfg(feature = "tracing")]
 use crate::foreign::surviving;
 use crate::loss::Loss;
+#[cfg(feature = "tracing")]
+use crate::sys::fork::generation;
 
 /// Something that happened under the mutex of a queue. It is reported after the mutex is free,
 /// because a subscriber is foreign code.
@@ -73,7 +75,7 @@ mod on {
 
     /// The span of a wait.
     #[derive(Default)]
-    pub(crate) struct Wait(Option<tracing::Span>);
+    pub(crate) struct Wait(OwnSpan);
 
     impl Wait {
         pub(crate) fn begin(&mut self, lock: impl FnOnce() -> Option<Address>) {
@@ -83,30 +85,50 @@ mod on {
                 let lock = lock.place();
                 tracing::info_span!("stanchion.wait", lock = %lock.display(), backend, name)
             };
-            self.0 = surviving(span);
+            self.0 = OwnSpan::new(surviving(span));
         }
 
         pub(crate) fn poll<T>(&self, poll: impl FnOnce() -> T) -> T {
-            match &self.0 {
+            match &self.0.span {
                 Some(span) => span.in_scope(poll),
                 None => poll(),
             }
         }
 
         pub(crate) fn end(&mut self) {
-            let span = self.0.take();
-            surviving(|| drop(span));
+            self.0 = OwnSpan::default();
         }
     }
 
-    impl Drop for Wait {
+    /// A span of this process. A forked child does not end its copy: the subscriber's mutexes may
+    /// stay locked there.
+    #[derive(Default)]
+    struct OwnSpan {
+        span: Option<tracing::Span>,
+        generation: u32,
+    }
+
+    impl OwnSpan {
+        fn new(span: Option<tracing::Span>) -> Self {
+            let generation = generation();
+            Self { span, generation }
+        }
+    }
+
+    impl Drop for OwnSpan {
         fn drop(&mut self) {
-            self.end();
+            let span = self.span.take();
+            match self.generation == generation() {
+                true => _ = surviving(|| drop(span)),
+                false => std::mem::forget(span),
+            }
         }
     }
 
     /// The span of a hold.
-    pub(crate) struct Hold(Option<tracing::Span>);
+    pub(crate) struct Hold {
+        _span: OwnSpan,
+    }
 
     impl Hold {
         pub(crate) fn begin(
@@ -130,14 +152,8 @@ mod on {
                 });
                 span
             };
-            Self(surviving(begin))
-        }
-    }
-
-    impl Drop for Hold {
-        fn drop(&mut self) {
-            let span = self.0.take();
-            surviving(|| drop(span));
+            let _span = OwnSpan::new(surviving(begin));
+            Self { _span }
         }
     }
 

@@ -100,6 +100,7 @@ impl LeaseLock {
 
     /// Fails if the request is invalid, or the client is closed.
     fn check(&self, mode: Mode) -> Result<()> {
+        self.client.check()?;
         self.client.refuse_closed(self.path())?;
         match mode {
             Mode::Permits(permits) => check_permits(permits, self.target.limit, self.path()),
@@ -365,6 +366,7 @@ pub struct LeaseHold {
     /// The same session. It stays after the release, for `is_held` and `lost`.
     watched: Arc<Session>,
     grant: Grant,
+    mode: Mode,
     /// The channel that receives the result of the release.
     answer: Option<oneshot::Receiver<Result<()>>>,
     /// The channel that receives the result of the downgrade.
@@ -375,6 +377,7 @@ impl LeaseHold {
     fn new(lock: LeaseLock, session: Arc<Session>, grant: Grant) -> Self {
         Self {
             lock,
+            mode: session.wish().mode,
             watched: session.clone(),
             session: Some(session),
             grant,
@@ -394,6 +397,7 @@ impl LeaseHold {
     }
 
     pub(crate) async fn ensure(&self) -> Result<()> {
+        self.lock.client.check()?;
         if let Some(loss) = self.watched.loss() {
             return Err(self.lost_by(loss));
         }
@@ -432,13 +436,14 @@ impl Hold for LeaseHold {
     }
 
     fn permits(&self) -> u32 {
-        match self.watched.wish().mode {
+        match self.mode {
             Mode::Permits(permits) => permits,
             Mode::Exclusive | Mode::Shared => 0,
         }
     }
 
     fn poll_downgrade(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        self.lock.client.check()?;
         let mut answer = match self.sharing.take() {
             Some(answer) => answer,
             None if self.watched.writes() => {

@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::foreign::SafeWaker;
 use crate::loss::{Loss, LossListener};
 use crate::status::Waiting;
+use crate::sys::fork::generation;
 
 /// The request of a caller.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +56,8 @@ pub(super) enum Outcome {
 }
 
 pub(super) struct Session {
+    /// The process that waits. In a forked child, the mutex may stay locked forever.
+    generation: u32,
     pub(super) id: String,
     pub(super) target: Arc<Target>,
     inner: Mutex<Inner>,
@@ -96,6 +99,7 @@ impl Session {
             counter: None,
         };
         Self {
+            generation: generation(),
             id: ambient::fresh_id(),
             target,
             inner: Mutex::new(inner),
@@ -145,6 +149,9 @@ impl Session {
 
     /// Returns the state of the wait, if it has been queued.
     pub(super) fn waiting(&self) -> Option<Waiting> {
+        if self.is_foreign() {
+            return None;
+        }
         let (mut waiting, closed_until) = self.lock().waiting.clone()?;
         let closed = closed_until.since(Stamp::now());
         waiting.quarantine = (!closed.is_zero()).then_some(closed);
@@ -279,6 +286,10 @@ impl Session {
         self.lock().loss
     }
 
+    fn is_foreign(&self) -> bool {
+        self.generation != generation()
+    }
+
     /// Calls this on a loss, or now if the hold is lost already.
     pub(super) fn on_loss(&self, listener: LossListener) {
         let mut inner = self.lock();
@@ -291,7 +302,11 @@ impl Session {
         }
     }
 
+    /// Stays pending in a forked child.
     pub(super) fn poll_lost(&self, context: &Context<'_>) -> Poll<Loss> {
+        if self.is_foreign() {
+            return Poll::Pending;
+        }
         // Declared before the mutex is locked, so that an unused waker is dropped after it is free.
         let mut waker = Some(SafeWaker::of(context.waker()));
         let mut inner = self.lock();

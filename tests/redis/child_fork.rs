@@ -9,9 +9,12 @@
 
 #![allow(unsafe_code)]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use stanchion::redis::RedisClient;
 use stanchion::{AnyGuard, ErrorKind};
 
@@ -19,11 +22,22 @@ use crate::child::{NAME, options};
 use crate::crew::child::say;
 
 pub(super) fn in_a_copy(what: &str, client: &RedisClient, url: &str, guard: &mut Option<AnyGuard>) {
+    // This keeps the mutex of the hold busy, so it may be locked at the fork.
+    let busy = Arc::new(AtomicBool::new(true));
+    let hammer = guard.as_ref().filter(|_| what == "old").map(|guard| {
+        let (mut lost, busy) = (guard.lost(), busy.clone());
+        std::thread::spawn(move || {
+            let mut context = Context::from_waker(Waker::noop());
+            while busy.load(Ordering::Relaxed) && lost.poll_unpin(&mut context).is_pending() {}
+        })
+    });
     // SAFETY: the child continues with this one thread and ends by `_exit`. The C library makes
     // `malloc` usable in it.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork");
     if pid != 0 {
+        busy.store(false, Ordering::Relaxed);
+        hammer.map(std::thread::JoinHandle::join);
         say(format_args!("forked {pid}"));
         return;
     }
@@ -64,6 +78,9 @@ fn old(client: &RedisClient, guard: &mut Option<AnyGuard>) {
     tell("remove", kind_at_once(lock.remove()));
     let guard = guard.take().expect("it holds");
     say(format_args!("is_held {}", guard.is_held()));
+    let is_lost = guard.lost().now_or_never().is_some();
+    let _ = format!("{guard:?}");
+    say(format_args!("is_lost {is_lost}"));
     tell("release", kind_at_once(guard.release()));
     client.close();
     say("old");
