@@ -122,13 +122,6 @@ impl Server {
         self.child.id()
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.pid())
-            .ok()
-            .and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(pid.expect("a process"), signal).expect("it runs");
-    }
-
     pub(crate) fn socket(&self) -> String {
         let path = self.directory.path().join("redis.sock");
         path.to_str().expect("a plain path").to_owned()
