@@ -2,7 +2,7 @@
 //! each other.
 //!
 //! [`line`](mod@line) is one lock in this process: its waiters in memory, and their wait on disk.
-//! [`disk`] is the same lock on disk: the lock file ([`door`], [`slots`]), the state record
+//! [`disk`] is the same lock on disk: the lock file ([`crate::door`], [`slots`]), the state record
 //! ([`record`]) and the queue ([`queue_dir`], [`ticket`]). The protocol is in `docs/protocol.md`.
 
 use std::path::{Path, PathBuf};

@@ -14,8 +14,9 @@
 //!   has no call that tells. So the task tries it once in each runtime, catches the panic, and
 //!   keeps its message from the panic hook. Where a panic ends the process (`panic = "abort"`), no
 //!   reactor is used.
-//! - The reactor reads the events and calls the watchers until no event is left. It does not yield
-//!   in between: when a task yields, Tokio wakes a second worker, which finds nothing to do.
+//! - The reactor reads the events and calls the watchers until no event is left. It yields only if
+//!   more events came meanwhile, so that a flood of them holds back no task. For each yield, Tokio
+//!   wakes a second worker, which mostly finds nothing to do.
 //! - The reactor is *active* from its registration on. The thread then leaves the events to it and
 //!   *stands by*: it still wakes for the first event after a pause, but reads none. It looks again
 //!   after [`PATIENCE`], and goes on to look in these steps while events arrive, without being
@@ -205,6 +206,11 @@ impl Task {
             self.read(watch);
             // The kernel announces the rest only with the next event, so nothing may be left.
             while watch.is_unread() {
+                // The tasks that were woken run first, on this worker.
+                tokio::task::yield_now().await;
+                if generation() != 0 {
+                    return;
+                }
                 self.read(watch);
             }
         }
@@ -562,6 +568,34 @@ mod tests {
             assert_eq!(place.reported_by(), "worker");
             place.add(&file);
         }
+    }
+
+    /// Each event causes the next one.
+    #[test]
+    fn a_flood_of_events_lets_other_tasks_run() {
+        const FLOOD: u32 = 10_000;
+        let place = Place::new(LONG);
+        let (file, path) = (place.open("a"), place.path("a"));
+        let runtime = current_thread();
+        place.add_in(&runtime, &file);
+        let events = Arc::new(AtomicU32::new(0));
+        let (watch, watcher_id, counted) = (place.watch, place.watcher_id, events.clone());
+        let causes_next: Arm = Box::new(move || {
+            if counted.fetch_add(1, Ordering::SeqCst) < FLOOD {
+                let added = watch.add_kept(watcher_id, &file, Seen::Door);
+                added.expect("a watch");
+                close(&path);
+            }
+        });
+        let timer = (causes_next, channel().0);
+        *place.reporter.timer.lock().expect("no panic") = Some(timer);
+        close(&place.path("a"));
+        runtime.block_on(async {
+            while events.load(Ordering::SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(events.load(Ordering::SeqCst) < FLOOD, "it ran last");
     }
 
     #[test]

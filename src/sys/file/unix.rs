@@ -82,8 +82,8 @@ fn create(path: &Path, access: OFlags, mode: Option<u32>) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens any file that is to be locked, with the same precautions. [`facts_of`](super::facts_of) checks whether it
-/// can be locked.
+/// Opens any file that is to be locked, with the same precautions.
+/// [`facts_of`](super::facts_of) checks whether it can be locked.
 pub(crate) fn open_as(path: &Path, access: &Access) -> io::Result<File> {
     let mut flags = match (access.read, access.write || access.append) {
         (true, true) => OFlags::RDWR,
