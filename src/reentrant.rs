@@ -8,14 +8,18 @@
 //! guard of the inner lock. All guards of the holder share it, and the last of them releases it.
 //!
 //! Each poll of a wait checks whether its holder has the lock by now. So if one of a holder's waits
-//! is granted, its other waits are ready too, and leave the queue.
+//! is granted, its other waits are ready too, and leave the queue. If the holder has lost the lock
+//! and still has guards, its waits fail instead: a new guard of a lost lock would protect nothing.
+//!
+//! The inner guard is in the [`Stake`] of its holder, behind a mutex. A loan takes it out.
 //!
 //! # Invariants
 //!
 //! 1. The inner guard lives as long as any guard made from it, and no longer.
 //! 2. The table has, for each holder, a weak reference to the guard that it has now. A dead
 //!    reference means nothing.
-//! 3. Wakers are called after the mutex is free.
+//! 3. Wakers are called after the mutex is free. A stake is dropped after the mutex of the table is
+//!    free, because this may release the inner lock.
 //!
 //! # After a crash
 //!
@@ -34,13 +38,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdMutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
-use tokio::sync::{Mutex, MutexGuard, Notify};
+use tokio::sync::Notify;
 
 use crate::acquire::Acquire;
 use crate::address::Address;
 use crate::any::{AnyLock, becomes_any};
 use crate::backend::Hold;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
 use crate::guard::sealed::Granted;
 use crate::guard::{Guard, Waited, guard};
@@ -140,6 +144,8 @@ guard! {
     ///
     /// While the inner guard is [lent](ReentrantGuard::lend), `is_held` returns whether the lock
     /// was held when the loan began.
+    ///
+    /// After a loss, the holder cannot acquire the lock again before all of its guards are dropped.
     ReentrantGuard<G: Guard> holds ReentrantHold<G>, by ReentrantPending<G>
 }
 
@@ -154,8 +160,8 @@ pub struct ReentrantHold<G: Guard> {
 
 /// What all guards of one holder share.
 struct Stake<G> {
-    /// Locked while the guard is lent. No task waits for this mutex.
-    guard: Mutex<G>,
+    /// `None` while the guard is lent. The mutex is locked for short queries only.
+    guard: StdMutex<Option<G>>,
     holder: Holder,
     place: PathBuf,
     token: Option<u64>,
@@ -165,19 +171,43 @@ struct Stake<G> {
     loans: Arc<Notify>,
 }
 
+impl<G> Stake<G> {
+    fn guard(&self) -> StdMutexGuard<'_, Option<G>> {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<G: Guard> Stake<G> {
+    /// Returns whether the lock is held. During a loan: whether it was held when the loan began.
+    fn is_held(&self) -> bool {
+        match &*self.guard() {
+            Some(guard) => guard.is_held(),
+            None => self.held_when_lent.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Fails if the lock is known to be lost.
+    fn refuse_lost(&self) -> Result<()> {
+        if self.is_held() {
+            return Ok(());
+        }
+        let text = "this holder has lost the lock: drop all of its guards before it acquires again";
+        Err(Error::at(ErrorKind::Lost, text, &self.place))
+    }
+}
+
 /// The guard of the inner lock, lent by [`ReentrantGuard::lend`] until this value is dropped.
 #[must_use = "the loan ends as soon as this is dropped"]
 pub struct Lent<'a, G> {
-    // Fields drop in order: the guard is free before the waiters are notified.
-    guard: MutexGuard<'a, G>,
-    _over: LoanOver<'a>,
+    /// Present until the drop.
+    guard: Option<G>,
+    stake: &'a Stake<G>,
 }
 
-struct LoanOver<'a>(&'a Notify);
-
-impl Drop for LoanOver<'_> {
+impl<G> Drop for Lent<'_, G> {
     fn drop(&mut self) {
-        self.0.notify_waiters();
+        *self.stake.guard() = self.guard.take();
+        self.stake.loans.notify_waiters();
     }
 }
 
@@ -197,8 +227,8 @@ impl<G: Guard> Table<G> {
     }
 
     /// Returns what this holder has. If it has nothing, `waker` is called when it acquires the
-    /// lock.
-    fn held_by(&self, holder: &Holder, waker: Option<&Waker>) -> Option<Arc<Stake<G>>> {
+    /// lock. Fails if what it has is lost.
+    fn held_by(&self, holder: &Holder, waker: Option<&Waker>) -> Result<Option<Arc<Stake<G>>>> {
         // Declared before the mutex is locked, so that an unused waker is dropped after the mutex
         // is free.
         let mut waker = waker.map(SafeWaker::of);
@@ -210,7 +240,11 @@ impl<G: Guard> Table<G> {
             let fresh = waker.take_if(|it| !known(it));
             entry.waiting.extend(fresh);
         }
-        found
+        drop(entries);
+        if let Some(held) = &found {
+            held.refuse_lost()?;
+        }
+        Ok(found)
     }
 
     /// Records that the holder has acquired the inner lock, and wakes its other waits.
@@ -218,7 +252,7 @@ impl<G: Guard> Table<G> {
         let held = Arc::new(Stake {
             token: guard.token(),
             place: guard.hold().place().to_path_buf(),
-            guard: Mutex::new(guard),
+            guard: StdMutex::new(Some(guard)),
             holder: holder.clone(),
             held_when_lent: AtomicBool::new(true),
             loans: Arc::default(),
@@ -298,7 +332,9 @@ impl<L: Lock> Reentrant<L> {
     ///
     /// # Errors
     ///
-    /// Those of the inner lock.
+    /// - Those of the inner lock.
+    /// - [`ErrorKind::Lost`] if the holder has lost the lock and still has a guard of it. During a
+    ///   [loan](ReentrantGuard::lend), only a loss from before the loan is noticed.
     pub fn acquire(&self) -> Acquire<ReentrantGuard<L::Guard>> {
         self.acquire_as(&Holder::of_here(self.by_task))
     }
@@ -321,7 +357,7 @@ impl<L: Lock> Reentrant<L> {
     ///
     /// # Errors
     ///
-    /// Those of the inner lock.
+    /// Those of [`acquire`](Reentrant::acquire), except time limits.
     pub async fn try_acquire(&self) -> Result<Option<ReentrantGuard<L::Guard>>> {
         self.try_acquire_as(&Holder::of_here(self.by_task)).await
     }
@@ -335,12 +371,12 @@ impl<L: Lock> Reentrant<L> {
     ///
     /// # Errors
     ///
-    /// Those of the inner lock.
+    /// As for [`try_acquire`](Reentrant::try_acquire).
     pub async fn try_acquire_as(
         &self,
         holder: &Holder,
     ) -> Result<Option<ReentrantGuard<L::Guard>>> {
-        if let Some(held) = self.table.held_by(holder, None) {
+        if let Some(held) = self.table.held_by(holder, None)? {
             return Ok(Some(ReentrantGuard::granted(
                 ReentrantHold::another(held),
                 Waited::default(),
@@ -443,7 +479,8 @@ impl<G: Guard> ReentrantGuard<G> {
         }
     }
 
-    /// Returns another guard of the same holder, without waiting.
+    /// Returns another guard of the same holder, without waiting. Does not check whether the lock
+    /// is still held: after a loss, both guards report it.
     pub fn reenter(&self) -> Self {
         Self::granted(
             ReentrantHold::another(self.stake().clone()),
@@ -483,13 +520,15 @@ impl<G: Guard> ReentrantGuard<G> {
     /// ```
     pub fn lend(&self) -> Option<Lent<'_, G>> {
         let stake = self.stake();
-        let guard = stake.guard.try_lock().ok()?;
+        let mut kept = stake.guard();
+        let guard = kept.take()?;
         stake
             .held_when_lent
             .store(guard.is_held(), Ordering::Relaxed);
+        drop(kept);
         Some(Lent {
-            guard,
-            _over: LoanOver(&stake.loans),
+            guard: Some(guard),
+            stake,
         })
     }
 }
@@ -506,24 +545,17 @@ impl<G: Guard> Hold for ReentrantHold<G> {
     }
 
     fn is_held(&self) -> bool {
-        let Some(stake) = &self.stake else {
-            return false;
-        };
-        match stake.guard.try_lock() {
-            Ok(guard) => guard.is_held(),
-            Err(_) => stake.held_when_lent.load(Ordering::Relaxed),
-        }
+        self.stake.as_ref().is_some_and(|it| it.is_held())
     }
 
     fn lost(&self) -> Lost {
         let Some(stake) = &self.stake else {
             return Lost::new(std::future::pending());
         };
-        if let Ok(guard) = stake.guard.try_lock() {
+        if let Some(guard) = &*stake.guard() {
             return guard.lost();
         }
-        // Ask as soon as the loan ends. Neither this future nor its place in a queue may keep the
-        // guard from other callers.
+        // Ask as soon as the loan ends. This future must not keep the lock held.
         let (stake, loans) = (Arc::downgrade(stake), stake.loans.clone());
         Lost::new(async move {
             loop {
@@ -531,10 +563,10 @@ impl<G: Guard> Hold for ReentrantHold<G> {
                 over.as_mut().enable();
                 let lost = stake
                     .upgrade()
-                    .map(|it| it.guard.try_lock().map(|it| it.lost()));
+                    .map(|it| it.guard().as_ref().map(Guard::lost));
                 match lost {
-                    Some(Ok(lost)) => return lost.await,
-                    Some(Err(_)) => over.await,
+                    Some(Some(lost)) => return lost.await,
+                    Some(None) => over.await,
                     None => std::future::pending().await,
                 }
             }
@@ -544,7 +576,8 @@ impl<G: Guard> Hold for ReentrantHold<G> {
     /// The last share releases the inner lock.
     fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if let Some(stake) = self.stake.take() {
-            self.last = Arc::into_inner(stake).map(|it| it.guard.into_inner());
+            let last = Arc::into_inner(stake).map(|it| it.guard.into_inner());
+            self.last = last.and_then(|it| it.unwrap_or_else(PoisonError::into_inner));
         }
         let released = match &mut self.last {
             Some(guard) => ready!(guard.hold_mut().poll_release(cx)),
@@ -563,18 +596,26 @@ impl<G> Deref for Lent<'_, G> {
     type Target = G;
 
     fn deref(&self) -> &G {
-        &self.guard
+        match &self.guard {
+            Some(guard) => guard,
+            None => unreachable!("{LENT}"),
+        }
     }
 }
 
 impl<G> DerefMut for Lent<'_, G> {
     fn deref_mut(&mut self) -> &mut G {
-        &mut self.guard
+        match &mut self.guard {
+            Some(guard) => guard,
+            None => unreachable!("{LENT}"),
+        }
     }
 }
 
+const LENT: &str = "a loan has the guard until it is dropped";
+
 impl<G: fmt::Debug> fmt::Debug for Lent<'_, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Lent").field(&*self.guard).finish()
+        f.debug_tuple("Lent").field(&**self).finish()
     }
 }

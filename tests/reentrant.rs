@@ -7,11 +7,11 @@ mod support;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use stanchion::{
-    FifoGuard, FifoLock, FileGuard, FileLock, Holder, Loss, Reentrant, ReentrantGuard,
+    ErrorKind, FifoGuard, FifoLock, FileGuard, FileLock, Holder, Loss, Reentrant, ReentrantGuard,
 };
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
-use support::{Place, Polled, assert_pending, assert_ready, in_runtime};
+use support::{Place, Polled, assert_pending, assert_ready, in_runtime, kind_of};
 
 fn lock(place: &Place) -> Reentrant<FifoLock> {
     Reentrant::new(place.open())
@@ -279,4 +279,58 @@ fn p42_a_guard_is_lent_once_at_a_time() {
     let mut file = again.lend().expect("the loan is over");
     assert!(!file.is_held());
     drop(file.as_std());
+}
+
+/// A new guard of a lost lock would protect nothing.
+#[test]
+fn p40_a_holder_that_has_lost_the_lock_acquires_no_guard_of_it() {
+    let place = Place::new();
+    let lock = Reentrant::new(FileLock::open(place.path()).expect("a lock"));
+    let me = Holder::new();
+    let outer = Polled::new(lock.acquire_as(&me)).finish().expect("free");
+    let early = lock.acquire_as(&me);
+    std::fs::remove_file(place.path()).expect("removed");
+    for wait in [early, lock.acquire_as(&me)] {
+        assert_eq!(kind_of(Polled::new(wait).finish()), ErrorKind::Lost);
+    }
+    let tried = Polled::new(lock.try_acquire_as(&me)).finish();
+    assert_eq!(kind_of(tried), ErrorKind::Lost);
+    assert!(!outer.reenter().is_held(), "it shares the loss");
+    // During a loan, a loss from before is known too.
+    let loan = outer.lend().expect("not lent");
+    let during = Polled::new(lock.acquire_as(&me)).finish();
+    assert_eq!(kind_of(during), ErrorKind::Lost);
+    drop(loan);
+    // Another holder acquires the new file, and this one waits for it when its guards are gone.
+    let other = Polled::new(lock.acquire_as(&Holder::new())).finish();
+    drop(outer);
+    let mut again = Polled::pending(lock.acquire_as(&me));
+    drop(other.expect("a new file"));
+    let again = again.finish().expect("its turn");
+    assert!(again.is_held());
+}
+
+/// Queries of other threads are short, and no loan.
+#[test]
+fn p41_only_a_loan_keeps_a_guard_from_being_lent() {
+    let place = Place::new();
+    let lock = Reentrant::new(FileLock::open(place.path()).expect("a lock"));
+    let me = Holder::new();
+    let first = Polled::new(lock.acquire_as(&me)).finish().expect("free");
+    let queries = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let (other, queries) = (first.reenter(), &queries);
+            scope.spawn(move || {
+                while queries.fetch_add(1, Ordering::Relaxed) < 50_000 {
+                    assert!(other.is_held());
+                }
+            });
+        }
+        while queries.load(Ordering::Relaxed) < 50_000 {
+            assert!(first.lend().is_some());
+        }
+    });
+    let again = Polled::new(lock.acquire_as(&me)).finish().expect("held");
+    assert!(again.is_held());
 }

@@ -1,7 +1,7 @@
 //! The wait for a re-entrant lock.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::{Holder, ReentrantHold, Table};
 use crate::acquire::Attempt;
@@ -31,6 +31,14 @@ impl<G: Guard> ReentrantPending<G> {
             waits: false,
         }
     }
+
+    /// Returns what the holder already has, or the error of its loss. In both cases the wait is
+    /// over. Otherwise `waker` is called when the holder acquires the lock.
+    fn held(&mut self, waker: Option<&Waker>) -> Option<Result<ReentrantHold<G>>> {
+        let held = self.table.held_by(&self.holder, waker).transpose()?;
+        self.leave();
+        Some(held.map(ReentrantHold::another))
+    }
 }
 
 impl<G: Guard> Pending for ReentrantPending<G> {
@@ -41,19 +49,15 @@ impl<G: Guard> Pending for ReentrantPending<G> {
         request: &Request,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<ReentrantHold<G>>>> {
-        if let Some(stake) = self.table.held_by(&self.holder, None) {
-            self.leave();
-            return Poll::Ready(Ok(Some(ReentrantHold::another(stake))));
+        if let Some(held) = self.held(None) {
+            return Poll::Ready(held.map(Some));
         }
         match self.inner.poll(request, cx) {
             Poll::Pending => {
                 self.waits = true;
                 // Another wait of this holder may have been granted in the meantime.
-                let found = self.table.held_by(&self.holder, Some(cx.waker()));
-                found.map_or(Poll::Pending, |stake| {
-                    self.leave();
-                    Poll::Ready(Ok(Some(ReentrantHold::another(stake))))
-                })
+                let held = self.held(Some(cx.waker()));
+                held.map_or(Poll::Pending, |held| Poll::Ready(held.map(Some)))
             }
             Poll::Ready(Ok(Some(guard))) => {
                 self.waits = false;
