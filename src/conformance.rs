@@ -36,7 +36,7 @@ use futures::future::LocalBoxFuture;
 use tokio::sync::Barrier;
 
 use crate::acquire::Acquire;
-use crate::any::{AnyLock, AnySemaphore, AnySharedLock};
+use crate::any::{AnyGuard, AnyLock, AnySemaphore, AnySharedLock};
 use crate::error::{ErrorKind, Result};
 use crate::guard::Guard;
 use crate::lock::{Capabilities, Tokens};
@@ -255,15 +255,22 @@ async fn ends<T>(what: &str, future: impl Future<Output = Result<T>>) -> Broken<
 /// A future that must fail with this kind of error.
 async fn fails<T>(what: &str, kind: ErrorKind, future: impl Future<Output = Result<T>>) -> Broken {
     match tokio::time::timeout(HANGS, future).await {
-        Ok(Err(error)) if error.kind() == kind => Ok(()),
-        Ok(Err(error)) => Err(format!(
-            "{what}: {:?} instead of {kind:?}: {error}",
-            error.kind()
-        )),
-        Ok(Ok(_)) => Err(format!("{what}: it succeeds instead of {kind:?}")),
+        Ok(result) => fails_at_once(what, kind, result),
         Err(_) => Err(format!(
             "{what}: still not done after {HANGS:?}, instead of {kind:?}"
         )),
+    }
+}
+
+/// A call that must fail with this kind of error.
+fn fails_at_once<T>(what: &str, kind: ErrorKind, result: Result<T>) -> Broken {
+    match result {
+        Err(error) if error.kind() == kind => Ok(()),
+        Err(error) => Err(format!(
+            "{what}: {:?} instead of {kind:?}: {error}",
+            error.kind()
+        )),
+        Ok(_) => Err(format!("{what}: it succeeds instead of {kind:?}")),
     }
 }
 
@@ -819,6 +826,7 @@ cases! { PERMITS of AnySemaphore:
     Nothing numbers_of_permits_are_checked,
     Nothing free_permits_are_counted,
     Nothing a_dropped_permit_is_given_back,
+    Nothing permits_are_split_and_merged,
     Order a_small_request_bypasses_no_large_one,
 }
 
@@ -925,6 +933,56 @@ async fn a_dropped_permit_is_given_back(place: Place<AnySemaphore>) -> Broken {
     ends("all permits", semaphore.acquire_many(3))
         .await
         .map(drop)
+}
+
+async fn permits_are_split_and_merged(place: Place<AnySemaphore>) -> Broken {
+    let (semaphore, other) = (place.lock()?, place.lock()?);
+    let mut all = ends("all permits", semaphore.acquire_many(3)).await?;
+    let token = all.token();
+    for wrong in [0, 3] {
+        fails_at_once(
+            "an invalid split",
+            ErrorKind::InvalidInput,
+            all.split(wrong),
+        )?;
+    }
+    let mut two = match all.split(2) {
+        Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
+        split => split.map_err(|error| format!("the split: {error}"))?,
+    };
+    let counted = (all.permits(), two.permits()) == (1, 2);
+    ensure(counted, "the permits are not those of the split")?;
+    let same = two.token() == token && all.token() == token;
+    ensure(same, "the parts do not have the token of the grant")?;
+    let free = ends("a try", other.try_acquire()).await?;
+    ensure(free.is_none(), "a permit is granted although all are held")?;
+    let waiter = waits("a permit while all are held", other.acquire()).await?;
+    let last = two
+        .split(1)
+        .map_err(|error| format!("the split: {error}"))?;
+    drop(two);
+    drop(ends("the permit of a dropped part", waiter).await?);
+    merges(&place, all, last).await?;
+    ends("all permits", semaphore.acquire_many(3))
+        .await
+        .map(drop)
+}
+
+/// Merges two parts of the semaphore, and refuses the permit of another one.
+async fn merges(place: &Place<AnySemaphore>, mut one: AnyGuard, two: AnyGuard) -> Broken {
+    let semaphore = place.lock()?;
+    one.merge(two)
+        .map_err(|error| format!("the merge: {error}"))?;
+    ensure(one.permits() == 2, "two merged permits are not counted")?;
+    let foreign = place.beside("another").map_err(|it| it.to_string())?;
+    let three = ends("permits of another semaphore", foreign.acquire_many(3)).await?;
+    let what = "a merge of two semaphores";
+    fails_at_once(what, ErrorKind::InvalidInput, one.merge(three))?;
+    let three = foreign.acquire_many(3);
+    drop(ends("the permits that were not merged", three).await?);
+    let all = ends("a try", semaphore.try_acquire_many(2)).await?;
+    ensure(all.is_none(), "a merged permit is granted again")?;
+    ends("the release of both", one.release()).await
 }
 
 async fn a_small_request_bypasses_no_large_one(place: Place<AnySemaphore>) -> Broken {

@@ -1,5 +1,6 @@
 //! The wait for a lock, and the hold that it is granted. A backend implements both.
 
+use std::any::Any;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -114,7 +115,7 @@ pub trait Pending: Send + Unpin + 'static {
 
 /// A granted lock: the lock is held as long as this value lives. Dropping it releases the lock
 /// without a report.
-pub trait Hold: Send + Sync + 'static {
+pub trait Hold: Boxed + Send + Sync + 'static {
     /// See [`Guard::token`](crate::Guard::token).
     fn token(&self) -> Option<u64> {
         None
@@ -130,7 +131,8 @@ pub trait Hold: Send + Sync + 'static {
         0
     }
 
-    /// See [`Permit::split`](crate::Permit::split).
+    /// See [`Permit::split`](crate::Permit::split). The crate calls it only if at least one permit
+    /// goes and at least one stays. The default fails with [`ErrorKind::Unsupported`].
     fn split(&mut self, permits: u32) -> Result<Self>
     where
         Self: Sized,
@@ -139,7 +141,9 @@ pub trait Hold: Send + Sync + 'static {
         Err(not_here(UNMOVABLE, self.place()))
     }
 
-    /// See [`Permit::merge`](crate::Permit::merge).
+    /// See [`Permit::merge`](crate::Permit::merge). The crate calls it only if both values have
+    /// permits. They may be of different semaphores: refuse that with [`ErrorKind::InvalidInput`].
+    /// The default fails with [`ErrorKind::Unsupported`].
     fn merge(&mut self, other: Self) -> Result<()>
     where
         Self: Sized,
@@ -179,6 +183,28 @@ pub trait Hold: Send + Sync + 'static {
     /// returns `false`.
     fn has_queued(&self) -> bool {
         true
+    }
+}
+
+/// [`Hold::split`] and [`Hold::merge`] without the type of the value. Every hold has them.
+#[doc(hidden)]
+pub trait Boxed: Any {
+    fn split_boxed(&mut self, permits: u32) -> Result<Box<dyn Hold>>;
+    fn merge_boxed(&mut self, other: Box<dyn Hold>) -> Result<()>;
+}
+
+impl<H: Hold> Boxed for H {
+    fn split_boxed(&mut self, permits: u32) -> Result<Box<dyn Hold>> {
+        Ok(Box::new(self.split(permits)?))
+    }
+
+    fn merge_boxed(&mut self, other: Box<dyn Hold>) -> Result<()> {
+        let other: Box<dyn Any> = other;
+        match other.downcast::<H>() {
+            Ok(other) => self.merge(*other),
+            // Another kind of hold is not of the same semaphore.
+            Err(_) => check_merge(false, 0, 0, self.place()).map(drop),
+        }
     }
 }
 

@@ -89,6 +89,10 @@ enum Lie {
     DowngradesForItself,
     CountsGuards,
     ShowsAllPermits,
+    SplitsTheGuardOnly,
+    GivesPartsNewTokens,
+    MergesStrangers,
+    MergesAndReleases,
 }
 
 /// For each lie, a property that it breaks.
@@ -175,7 +179,13 @@ const LIES: &[(Lie, &str)] = &[
     ),
     (Lie::CountsGuards, "semaphore: free_permits_are_counted"),
     (Lie::ShowsAllPermits, "semaphore: free_permits_are_counted"),
+    (Lie::SplitsTheGuardOnly, SPLIT),
+    (Lie::GivesPartsNewTokens, SPLIT),
+    (Lie::MergesStrangers, SPLIT),
+    (Lie::MergesAndReleases, SPLIT),
 ];
+
+const SPLIT: &str = "semaphore: permits_are_split_and_merged";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_honest_backend_passes() {
@@ -453,6 +463,7 @@ impl Pending for Caller {
                 row: self.row.clone(),
                 parts: self.parts,
                 number: self.number.take(),
+                token: number,
             };
             return Poll::Ready(Ok(Some(Box::new(hold))));
         }
@@ -504,13 +515,14 @@ struct Share {
     row: Arc<Row>,
     parts: u32,
     number: Option<u64>,
+    token: u64,
 }
 
 impl Hold for Share {
     fn token(&self) -> Option<u64> {
         match self.row.lie {
             Lie::RepeatsTokens => Some(1),
-            _ => self.number,
+            _ => Some(self.token),
         }
     }
 
@@ -520,6 +532,45 @@ impl Hold for Share {
 
     fn permits(&self) -> u32 {
         self.parts
+    }
+
+    fn split(&mut self, permits: u32) -> Result<Self> {
+        let mut state = self.row.state();
+        state.last += 1;
+        let part = Self {
+            row: self.row.clone(),
+            parts: permits,
+            number: (self.row.lie != Lie::SplitsTheGuardOnly).then_some(state.last),
+            token: match self.row.lie {
+                Lie::GivesPartsNewTokens => state.last,
+                _ => self.token,
+            },
+        };
+        self.parts -= permits;
+        if let (Some(number), Some(part)) = (self.number, part.number) {
+            state.held.insert(number, self.parts);
+            state.held.insert(part, permits);
+        }
+        Ok(part)
+    }
+
+    fn merge(&mut self, mut other: Self) -> Result<()> {
+        let lie = self.row.lie;
+        if !Arc::ptr_eq(&self.row, &other.row) && lie != Lie::MergesStrangers {
+            let text = "these are permits of two semaphores";
+            return Err(Error::at(ErrorKind::InvalidInput, text, &self.row.name));
+        }
+        self.parts += other.parts;
+        self.token = self.token.max(other.token);
+        if lie == Lie::MergesAndReleases {
+            return Ok(());
+        }
+        let mut state = self.row.state();
+        if let (Some(number), Some(other)) = (self.number, other.number.take()) {
+            state.held.remove(&other);
+            state.held.insert(number, self.parts);
+        }
+        Ok(())
     }
 
     fn poll_downgrade(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {

@@ -16,7 +16,7 @@ use crate::guard::{Permit, guard};
 use crate::ledger::Ledger;
 use crate::lock::{Capabilities, Handle, Lock, Semaphore, SharedLock};
 use crate::loss::{LossListener, Lost};
-use crate::options::check_permits;
+use crate::options::{check_merge, check_permits, check_split};
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status, Waiting};
 use crate::wait::{Hold, Mode, Pending, Request};
@@ -276,6 +276,16 @@ impl Hold for Box<dyn Hold> {
 
     fn permits(&self) -> u32 {
         (**self).permits()
+    }
+
+    fn split(&mut self, permits: u32) -> Result<Self> {
+        check_split(permits, self.permits(), self.place())?;
+        (**self).split_boxed(permits)
+    }
+
+    fn merge(&mut self, other: Self) -> Result<()> {
+        check_merge(true, self.permits(), other.permits(), self.place())?;
+        (**self).merge_boxed(other)
     }
 
     fn poll_downgrade(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
