@@ -502,6 +502,11 @@ impl<G: Guard> Acquire<G> {
     /// Works on any thread that may block, also in `tokio::task::spawn_blocking` and
     /// `block_in_place`.
     ///
+    /// Do not call it in an async task. There it returns an error, with two exceptions: it does not
+    /// recognise a future in `tokio::task::unconstrained`, nor a task of another runtime than Tokio.
+    /// In these, it blocks the thread. The thread may never wake if the holder is a task that needs
+    /// the same thread.
+    ///
     /// # Errors
     ///
     /// - Those of the future.

@@ -50,6 +50,8 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 /// the task: a task, or the future of a `block_on`, may make progress only so often before it must
 /// yield. The threads of `spawn_blocking`, `block_in_place`, and everything outside a runtime have
 /// no such limit. What is taken from the budget here is put back.
+///
+/// A future in `tokio::task::unconstrained` has no budget either, so this returns `false` there.
 fn in_async_context() -> bool {
     let mut context = Context::from_waker(Waker::noop());
     // Each value gives its share back when dropped, in the reverse order of taking.
@@ -113,5 +115,7 @@ mod tests {
             tokio::spawn(async { tokio::task::block_in_place(in_async_context) }).await
         });
         assert!(!in_place.expect("a task"));
+        let unlimited = tokio::task::unconstrained(async { in_async_context() });
+        assert!(!runtime.block_on(unlimited), "the known exception");
     }
 }

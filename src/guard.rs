@@ -348,6 +348,7 @@ pub struct Release<G: Guard>(Option<G>);
 
 impl<G: Guard> Release<G> {
     /// Releases and blocks this thread until the release has ended, for callers without a runtime.
+    /// Do not call it in an async task; see [`Acquire::block`](crate::Acquire::block).
     ///
     /// # Errors
     ///

@@ -299,6 +299,7 @@ impl Held {
 
 /// The result of removing a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Removal {
     /// The files of the lock, or its keys on a server, are deleted; or there were none.
     Removed,

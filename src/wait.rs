@@ -18,7 +18,7 @@ use crate::status::Waiting;
 /// The text of the error for `split` and `merge`.
 const UNMOVABLE: &str = "permits of this backend cannot be split or merged";
 
-/// How a caller wants to hold a lock.
+/// How a caller wants to hold a lock. This enum is exhaustive, so that a backend handles each mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// Alone.

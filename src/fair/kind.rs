@@ -32,6 +32,7 @@ pub enum FifoKind {
     /// A [`FifoRwLock`](crate::FifoRwLock).
     RwLock,
     /// A [`FifoSemaphore`](crate::FifoSemaphore). Its path is its directory and its name.
+    #[non_exhaustive]
     Semaphore {
         /// The number of permits.
         limit: u32,

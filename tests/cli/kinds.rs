@@ -40,7 +40,7 @@ fn status(site: &Site) -> Status {
     let path = site.lock();
     let status = match FifoKind::at(&path).expect("a record") {
         Some(FifoKind::RwLock) => FifoRwLock::open(&path).and_then(|it| it.status()),
-        Some(FifoKind::Semaphore { limit }) => {
+        Some(FifoKind::Semaphore { limit, .. }) => {
             let semaphore = FifoSemaphore::open(site.directory(), "it.lock", limit);
             semaphore.and_then(|it| it.status())
         }

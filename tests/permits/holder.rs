@@ -99,7 +99,7 @@ impl Holder {
             },
             "remove" => match self.semaphore.remove() {
                 Ok(Removal::Removed) => say("removed"),
-                Ok(Removal::InUse) => say("in-use"),
+                Ok(_) => say("in-use"),
                 Err(error) => say(format_args!("unremoved {:?} {error}", error.kind())),
             },
             "files" => {

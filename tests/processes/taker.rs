@@ -105,7 +105,7 @@ impl Taker {
             "status" => self.status(),
             "remove" => say(match self.lock.remove() {
                 Ok(Removal::Removed) => "removed".to_owned(),
-                Ok(Removal::InUse) => "in-use".to_owned(),
+                Ok(_) => "in-use".to_owned(),
                 Err(error) => format!("not-removed {:?} {error}", error.kind()),
             }),
             "storm" => {

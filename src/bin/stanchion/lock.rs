@@ -51,7 +51,7 @@ impl AnyLock {
         }
         Ok(match kind {
             Some(FifoKind::RwLock) => Self::RwLock(FifoRwLock::open(path)?),
-            Some(FifoKind::Semaphore { limit }) => {
+            Some(FifoKind::Semaphore { limit, .. }) => {
                 Self::Semaphore(semaphore(path, FifoSemaphore::options().limit(limit))?)
             }
             // For a kind that this program does not know, the library returns an error.

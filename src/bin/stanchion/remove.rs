@@ -24,7 +24,8 @@ pub(crate) async fn remove(options: Remove) -> Answer {
             }
             Ok(Ended::WELL)
         }
-        Removal::InUse => {
+        // It is in use, or stays for a reason that this program does not know.
+        _ => {
             let path = lock.path().display();
             say(format_args!("{path} is in use{}", or_else(&lock)));
             Ok(Ended::Code(BUSY))

@@ -94,31 +94,37 @@ pub(super) fn open(options: &Run) -> Result<AnyLock, Failure> {
         return Err(unfit(path, &text));
     }
     Ok(match kind(options)? {
-        FifoKind::RwLock => {
+        Kind::RwLock => {
             let how = with_words!(FifoRwLock::options(), options);
             AnyLock::RwLock(how.open(path)?)
         }
-        FifoKind::Semaphore { limit } => {
+        Kind::Semaphore { limit } => {
             let how = with_words!(FifoSemaphore::options(), options);
             AnyLock::Semaphore(semaphore(path, how.limit(limit))?)
         }
-        // For a kind that this program does not know, the library returns an error.
-        _ => {
+        Kind::Lock => {
             let how = with_words!(FifoLock::options(), options);
             AnyLock::Plain(how.open(path)?)
         }
     })
 }
 
+/// The kind of lock that a command uses.
+pub(super) enum Kind {
+    Lock,
+    RwLock,
+    Semaphore { limit: u32 },
+}
+
 /// Returns the kind of the lock. Fails if the options do not fit the recorded kind.
-pub(super) fn kind(options: &Run) -> Result<FifoKind, Failure> {
+pub(super) fn kind(options: &Run) -> Result<Kind, Failure> {
     let path = &options.lock;
     match (wish(options), FifoKind::at(path)?) {
         (Wish::Permits { of }, None) => of_semaphore(options, of, None),
-        (Wish::Permits { of }, Some(FifoKind::Semaphore { limit })) => {
+        (Wish::Permits { of }, Some(FifoKind::Semaphore { limit, .. })) => {
             of_semaphore(options, of, Some(limit))
         }
-        (_, Some(FifoKind::Semaphore { limit })) => {
+        (_, Some(FifoKind::Semaphore { limit, .. })) => {
             let text = format!(
                 "is a semaphore: --permits takes some of its {limit}, --permits {limit} all of them"
             );
@@ -131,8 +137,10 @@ pub(super) fn kind(options: &Run) -> Result<FifoKind, Failure> {
             path,
             "is a plain lock, which cannot be shared; remove it with `stanchion remove`, and use --exclusive for every command that needs it alone",
         )),
-        (Wish::Shared, _) | (Wish::Exclusive, None) => Ok(FifoKind::RwLock),
-        (Wish::Alone | Wish::Exclusive, recorded) => Ok(recorded.unwrap_or(FifoKind::Lock)),
+        (Wish::Shared, _) | (Wish::Exclusive, None) => Ok(Kind::RwLock),
+        (Wish::Alone | Wish::Exclusive, Some(FifoKind::RwLock)) => Ok(Kind::RwLock),
+        // For a kind that this program does not know, the library returns an error.
+        (Wish::Alone | Wish::Exclusive, _) => Ok(Kind::Lock),
     }
 }
 
@@ -140,7 +148,7 @@ fn of_semaphore(
     options: &Run,
     of: Option<u32>,
     recorded: Option<u32>,
-) -> Result<FifoKind, Failure> {
+) -> Result<Kind, Failure> {
     let path = &options.lock;
     let limit = match (of, recorded) {
         (Some(of), Some(recorded)) if of != recorded => {
@@ -155,7 +163,7 @@ fn of_semaphore(
             let text = format!("--permits {wanted} is more than there are: {limit}");
             Err(Failure::usage(text))
         }
-        _ => Ok(FifoKind::Semaphore { limit }),
+        _ => Ok(Kind::Semaphore { limit }),
     }
 }
 
