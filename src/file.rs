@@ -12,7 +12,7 @@ use self::os_lock::PathLock;
 use self::wait::WaitConfig;
 use crate::acquire::Acquire;
 use crate::address::Address;
-use crate::any::{AnyGuard, AnyLock, becomes_any};
+use crate::any::{AnyGuard, AnyLock, AnySharedLock, becomes_any};
 use crate::door::{self, Probed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;
@@ -231,6 +231,36 @@ impl FileLock {
         self.acquire_shared().try_now()
     }
 
+    /// Waits for the shared lock. The same as [`acquire_shared`](FileLock::acquire_shared).
+    pub fn read(&self) -> Acquire<FileGuard> {
+        self.acquire_shared()
+    }
+
+    /// Waits for the exclusive lock. The same as [`acquire`](FileLock::acquire).
+    pub fn write(&self) -> Acquire<FileGuard> {
+        self.acquire()
+    }
+
+    /// Acquires the shared lock if no holder has the exclusive one. The same as
+    /// [`try_acquire_shared`](FileLock::try_acquire_shared).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire_shared`](FileLock::acquire_shared), except time limits.
+    pub fn try_read(&self) -> Result<Option<FileGuard>> {
+        self.try_acquire_shared()
+    }
+
+    /// Acquires the exclusive lock if it is free. The same as
+    /// [`try_acquire`](FileLock::try_acquire).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](FileLock::acquire), except time limits.
+    pub fn try_write(&self) -> Result<Option<FileGuard>> {
+        self.try_acquire()
+    }
+
     /// Returns the path of the file, with every directory in it resolved. Links at its end are
     /// resolved if the options follow links.
     pub fn path(&self) -> &Path {
@@ -302,6 +332,7 @@ impl Local for Shared {
 }
 
 becomes_any!(FileLock => AnyLock);
+becomes_any!(FileLock => AnySharedLock);
 local_handle!(FileLock: shared);
 is_lock!(FileLock: Lock<FileGuard>, acquire, try_acquire);
 is_lock!(FileLock: SharedLock<FileGuard>, acquire_shared, try_acquire_shared);

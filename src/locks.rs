@@ -14,6 +14,7 @@ use crate::any::{AnyLock, AnySemaphore, AnySharedLock, WeakHandle};
 use crate::backend::{Engine, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::Capabilities;
+use crate::options::NEVER;
 
 mod file;
 mod memory;
@@ -50,7 +51,7 @@ pub use url::LockUrl;
 ///
 /// | place | options |
 /// |---|---|
-/// | `file:` | `namespace`, and those of [`LockDirConfig`](crate::LockDirConfig): `timeout`, `label`, `mode`, `method`, `expire`, `poll_interval`, `claim_window` |
+/// | `file:` | `namespace`, and those of [`LockDirConfig`](crate::LockDirConfig): `timeout`, `label`, `mode`, `method`, `expire`, `poll_interval`, `claim_window`, `remove_when_idle` |
 /// | `mem:` | those of [`MemoryConfig`](crate::MemoryConfig): `timeout`, `label`, `claim_window` |
 /// | `redis:`, `rediss:`, `redis+sentinel:` | those of `redis::Config`, and `protocol` of the Redis client |
 /// | `redis+unix:` | the same, and `db`, `user` and `pass` of the Redis client |
@@ -71,6 +72,7 @@ pub use url::LockUrl;
 ///   | `claim_window` | `fifo` |
 ///   | `label` | `fifo`, `mkdir`, `create_new` |
 ///   | `mode` | `fifo`, `os` |
+///   | `remove_when_idle` | `fifo` |
 ///   | all others | all |
 ///
 ///   `fake` takes the options of every method and ignores them.
@@ -343,7 +345,8 @@ impl LocksOptions {
     }
 
     /// Sets the claim window: how long a grant waits for its future to be polled. `None` waits
-    /// forever.
+    /// forever. A server needs a time: with `None`, `connect` returns
+    /// [`ErrorKind::InvalidInput`] there.
     pub fn claim_window(self, window: impl Into<Option<Duration>>) -> Self {
         self.set_duration("claim_window", window.into())
     }
@@ -363,6 +366,13 @@ impl LocksOptions {
         self.set("quarantine", quarantine.to_string())
     }
 
+    /// Sets whether the last handle of a lock in a directory removes its files; see
+    /// [`LockDirConfig::remove_when_idle`](crate::LockDirConfig::remove_when_idle). In memory and
+    /// on a server unused locks vanish by themselves, so these places do not have the option.
+    pub fn remove_when_idle(self, remove: bool) -> Self {
+        self.set("remove_when_idle", remove.to_string())
+    }
+
     /// Sets an option by its name in a URL.
     pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.given.insert(name.into(), value.into());
@@ -372,7 +382,7 @@ impl LocksOptions {
     fn set_duration(self, name: &str, value: Option<Duration>) -> Self {
         let value = match value {
             Some(value) if value < Duration::MAX => humantime::format_duration(value).to_string(),
-            _ => "never".to_owned(),
+            _ => NEVER.to_owned(),
         };
         self.set(name, value)
     }

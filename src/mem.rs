@@ -91,7 +91,7 @@ pub struct Memory {
     config: Arc<MemoryConfig>,
 }
 
-/// The options of a [`Memory`], with their defaults.
+/// The options of a [`Memory`], with their defaults. [`Memory::config`] returns them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryConfig {
@@ -249,7 +249,8 @@ pub struct MemSemaphore {
 /// What a handle and all its clones share.
 struct Core {
     line: Arc<Line>,
-    timeout: Option<Duration>,
+    config: Arc<MemoryConfig>,
+    /// That of the config.
     label: Option<Arc<str>>,
     ledger: Arc<Ledger>,
 }
@@ -260,13 +261,13 @@ impl Core {
         Ok(Arc::new(Self {
             ledger: Ledger::new("mem", line.address()),
             line,
-            timeout: memory.config.timeout,
+            config: memory.config.clone(),
             label: memory.config.label.as_deref().map(Arc::from),
         }))
     }
 
     fn acquire(self: &Arc<Self>, mode: Mode) -> Acquire<MemGuard> {
-        Acquire::new(MemPending::new(self, mode), self.timeout)
+        Acquire::new(MemPending::new(self, mode), self.config.timeout)
     }
 
     fn try_acquire(self: &Arc<Self>, mode: Mode) -> Result<Option<MemGuard>> {
@@ -311,6 +312,13 @@ macro_rules! in_memory {
     ($($lock:ident => $any:ident),*) => {$(
         local_handle!($lock: core);
         becomes_any!($lock => $any);
+
+        impl $lock {
+            /// Returns the options of the [`Memory`] that returned this handle.
+            pub fn config(&self) -> &MemoryConfig {
+                &self.core.config
+            }
+        }
 
         impl fmt::Debug for $lock {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -109,11 +109,11 @@ pub struct LockDirConfig {
     /// [reports the loss](crate::AnyGuard::lost). To the next holder, this counts as the death of
     /// its predecessor.
     pub expire: Option<Duration>,
-    /// How often a waiter looks again without an event. Default `None`: the method's own interval,
-    /// 1 s or longer. [`Duration::MAX`] switches it off.
+    /// How often a waiter looks again without an event. [`Duration::MAX`] means never. `None`, the
+    /// default, stands for the method's own interval, 1 s or longer.
     pub poll_interval: Option<Duration>,
     /// With [`Method::Fifo`]: see [`FifoConfig::claim_window`](crate::FifoConfig::claim_window).
-    /// Default `None`: 2 s. [`Duration::MAX`] switches the bypass off.
+    /// [`Duration::MAX`] switches the bypass off. `None`, the default, stands for 2 s.
     pub claim_window: Option<Duration>,
     /// With every method but [`Method::Os`]: the label of holders and waiters in a status. No label
     /// by default.
@@ -121,6 +121,11 @@ pub struct LockDirConfig {
     /// With [`Method::Fifo`] and [`Method::Os`]: permission bits of a lock file that is created; see
     /// [`FifoConfig::mode`](crate::FifoConfig::mode).
     pub mode: Option<u32>,
+    /// With [`Method::Fifo`]: whether the last handle, guard and future of a lock removes its files;
+    /// see [`FifoConfig::remove_when_idle`](crate::FifoConfig::remove_when_idle). For directories
+    /// with many names that are used once. The record of a name that is too long for a file name
+    /// stays. Off by default.
+    pub remove_when_idle: bool,
 }
 
 impl Setting for Method {
@@ -155,6 +160,7 @@ impl LockDirOptions {
         claim_window interval;
         label text;
         mode bits;
+        remove_when_idle plain bool;
     }
 
     /// Opens the directory with these options; see [`LockDir::open`].
@@ -188,6 +194,7 @@ impl LockDirConfig {
             timeout: self.timeout,
             label: self.label.clone(),
             mode: self.mode,
+            remove_when_idle: self.remove_when_idle,
             poll_interval: self.poll_interval.unwrap_or(default.poll_interval),
             claim_window: self.claim_window.unwrap_or(default.claim_window),
             ..default
@@ -247,7 +254,7 @@ impl LockDir {
             Method::Fake => self.place(&name),
             _ => self.recorded_place(&name)?,
         };
-        NamedLock::new(place, name, &self.config)
+        NamedLock::new(place, name, self.config.clone())
     }
 
     /// Opens the reader-writer lock with this name in a namespace, or in none.

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 mod settings;
 
-pub(crate) use settings::Bits;
+pub(crate) use settings::{Bits, NEVER};
 pub use settings::{Setting, Settings};
 
 /// How long a lock that was granted waits for its future to be polled, unless the options say otherwise.
@@ -24,7 +24,7 @@ pub(crate) const CLAIM_WINDOW: Duration = Duration::from_secs(2);
 /// | `word` | anything that becomes a `String` | `String` |
 /// | `limit` | `Duration` or `Option<Duration>` | `Option<Duration>` |
 /// | `pause` | `Duration`, or `None` for never | `Duration` |
-/// | `interval` | `Duration`, or `None` for the default; in a URL, `never` is `Duration::MAX` | `Option<Duration>` |
+/// | `interval` | `Duration`, or `None` for never | `Option<Duration>`, in which `None` is the default of the method |
 /// | `bits` | `u32` | `Option<u32>`, in a URL in octal |
 ///
 /// `Config, in a URL: …` also makes `apply`, which sets the fields from the options of a URL.
@@ -51,12 +51,16 @@ macro_rules! setters {
     ($config:ident: $($name:ident $kind:ident $($type:ty)?;)*) => {
         $(
             #[doc = concat!("Sets [`", stringify!($config), "::", stringify!($name), "`].")]
+            #[doc = $crate::options::setters!(@about $kind)]
             pub fn $name(mut self, value: $crate::options::setters!(@takes $kind $($type)?)) -> Self {
                 self.config.$name = $crate::options::setters!(@value $kind value);
                 self
             }
         )*
     };
+    (@about pause) => { " `None` means never, as [`Duration::MAX`](std::time::Duration::MAX) does." };
+    (@about interval) => { $crate::options::setters!(@about pause) };
+    (@about $kind:ident) => { "" };
     (@takes plain $type:ty) => { $type };
     (@takes some $type:ty) => { $type };
     (@takes text) => { impl Into<String> };
@@ -70,7 +74,7 @@ macro_rules! setters {
     (@value text $value:ident) => { Some($value.into()) };
     (@value word $value:ident) => { $value.into() };
     (@value limit $value:ident) => { $value.into() };
-    (@value interval $value:ident) => { $value.into() };
+    (@value interval $value:ident) => { Some($value.into().unwrap_or(std::time::Duration::MAX)) };
     (@value pause $value:ident) => { $value.into().unwrap_or(std::time::Duration::MAX) };
     (@value bits $value:ident) => { Some($value) };
     (@reads plain $type:ty) => { $type };
@@ -82,7 +86,6 @@ macro_rules! setters {
     (@reads pause) => { Option<std::time::Duration> };
     (@reads bits) => { $crate::options::Bits };
     (@read bits $value:ident) => { $value.0 };
-    (@read interval $value:ident) => { $value.unwrap_or(std::time::Duration::MAX) };
     (@read $kind:ident $value:ident) => { $value };
 }
 pub(crate) use setters;
@@ -96,7 +99,7 @@ pub(crate) fn check_pause(name: &str, pause: Duration, place: impl AsRef<Path>) 
     Ok(())
 }
 
-/// Refuses permission bits that are none, or that lock their owner out.
+/// Refuses bits that are no permissions, and those that keep the owner from reading or writing.
 pub(crate) fn check_mode(mode: Option<u32>, place: impl AsRef<Path>) -> Result<()> {
     if mode.is_some_and(|bits| bits & !0o777 != 0 || bits & 0o600 != 0o600) {
         let text = "invalid mode: takes permission bits up to 0o777 with which the owner may read and write";

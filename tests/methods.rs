@@ -85,10 +85,10 @@ table! { OF_HANDLES:
         RedisLock RedisRwLock RedisSemaphore AnyLock AnySharedLock AnySemaphore;
     acquire_shared(): FifoRwLock FileLock MemRwLock RedisRwLock AnySharedLock;
     try_acquire_shared(): FifoRwLock FileLock MemRwLock RedisRwLock AnySharedLock;
-    read(): FifoRwLock MemRwLock RedisRwLock AnySharedLock;
-    write(): FifoRwLock MemRwLock RedisRwLock AnySharedLock;
-    try_read(): FifoRwLock MemRwLock RedisRwLock AnySharedLock;
-    try_write(): FifoRwLock MemRwLock RedisRwLock AnySharedLock;
+    read(): FifoRwLock FileLock MemRwLock RedisRwLock AnySharedLock;
+    write(): FifoRwLock FileLock MemRwLock RedisRwLock AnySharedLock;
+    try_read(): FifoRwLock FileLock MemRwLock RedisRwLock AnySharedLock;
+    try_write(): FifoRwLock FileLock MemRwLock RedisRwLock AnySharedLock;
     acquire_many(2): FifoSemaphore MemSemaphore RedisSemaphore AnySemaphore;
     try_acquire_many(2): FifoSemaphore MemSemaphore RedisSemaphore AnySemaphore;
     limit(): FifoSemaphore MemSemaphore RedisSemaphore AnySemaphore;
@@ -105,6 +105,10 @@ table! { OF_HANDLES:
     remove(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock MemLock MemRwLock MemSemaphore
         RedisLock RedisRwLock RedisSemaphore AnyLock AnySharedLock AnySemaphore;
     capabilities(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock MemLock MemRwLock MemSemaphore
+        RedisLock RedisRwLock RedisSemaphore AnyLock AnySharedLock AnySemaphore;
+    config(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock MemLock MemRwLock MemSemaphore
+        RedisLock RedisRwLock RedisSemaphore;
+    path(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock
         RedisLock RedisRwLock RedisSemaphore AnyLock AnySharedLock AnySemaphore;
     is_locked(): FifoLock FifoRwLock FifoSemaphore PidLock;
     force_release(1): RedisLock RedisRwLock RedisSemaphore;

@@ -206,7 +206,8 @@ macro_rules! any_handle {
                 self.inner.capabilities()
             }
 
-            /// Returns the canonical path of a lock on a file, or `None` for any other lock.
+            /// Returns the canonical path of a lock on a file, or `None` for any other lock. The
+            /// `Display` of this handle shows the place of every lock.
             pub fn path(&self) -> Option<&Path> {
                 self.place.path()
             }

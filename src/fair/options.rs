@@ -48,6 +48,10 @@ pub struct FifoConfig {
     /// Whether the last handle, guard and future of this handle removes the lock file and the
     /// queue. Nothing is removed while they are in use, or while a crash is still to be reported. A
     /// lock file with content stays. Off by default.
+    ///
+    /// Do not use it where a program locks the file without the queue, for example by `flock(1)`.
+    /// If such a program has opened the file before it is removed, it locks the deleted file, beside
+    /// the holder of the new one.
     pub remove_when_idle: bool,
 }
 

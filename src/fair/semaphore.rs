@@ -108,6 +108,10 @@ pub struct SemaphoreConfig {
     pub poll_interval: Duration,
     /// See [`FifoConfig::claim_window`]. Default 2 s.
     pub claim_window: Duration,
+    /// Whether the last handle, guard and future of this handle removes the slot files and the
+    /// queue; see [`FifoConfig::remove_when_idle`]. Then the next handle may have another number of
+    /// permits. Off by default.
+    pub remove_when_idle: bool,
 }
 
 impl Default for SemaphoreConfig {
@@ -127,6 +131,7 @@ impl SemaphoreConfig {
             mode: fair.mode,
             poll_interval: fair.poll_interval,
             claim_window: fair.claim_window,
+            remove_when_idle: fair.remove_when_idle,
         }
     }
 }
@@ -152,6 +157,7 @@ impl SemaphoreOptions {
         mode bits;
         poll_interval pause;
         claim_window pause;
+        remove_when_idle plain bool;
     }
 
     /// Opens the semaphore; see [`FifoSemaphore::open`].
@@ -216,6 +222,7 @@ impl FifoSemaphore {
             mode: config.mode,
             poll_interval: config.poll_interval,
             claim_window: config.claim_window,
+            remove_when_idle: config.remove_when_idle,
             ..FifoConfig::default()
         };
         check_options(&path, &fair)?;
@@ -236,8 +243,10 @@ impl FifoSemaphore {
         let directory = path.parent().unwrap_or(Path::new("/")).to_path_buf();
         let slots = Slots::new(directory, names, limit);
         let line = Line::of(&path, LockKind::Semaphore, Some(slots))?;
-        let shared = Shared::on(line, fair)?;
-        shared.line.check_limit(limit)?;
+        line.check()?;
+        // Before there is a handle whose end may remove the semaphore.
+        line.check_limit(limit)?;
+        let shared = Shared::on(line, fair);
         let config = Arc::new(config);
         Ok(Self { shared, config })
     }

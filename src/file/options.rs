@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::FileLock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::setters;
+use crate::options::{check_mode, setters};
 use crate::watch::wait::Wait;
 
 /// The options of a [`FileLock`], with their defaults. [`FileLock::config`] returns them.
@@ -25,14 +25,15 @@ pub struct FileConfig {
     pub create_new: bool,
     /// Whether the file is truncated, *after* the lock is held. Off by default.
     pub truncate: bool,
-    /// Permission bits of a file that has to be created, exactly, whatever the umask. Default
-    /// `None`: as the umask leaves them.
+    /// Permission bits of a file that has to be created, exactly, whatever the umask. The owner must
+    /// be able to read and write. Default `None`: as the umask leaves them.
     pub mode: Option<u32>,
     /// Time limit of an [`acquire`](FileLock::acquire) that sets none. Default `None`: waits
     /// forever.
     pub timeout: Option<Duration>,
     /// Whether an acquire fails with [`ErrorKind::Busy`](crate::ErrorKind::Busy) instead of waiting
-    /// when another holder has the lock. Off by default.
+    /// when another holder has the lock. The same as [`max_waiting(0)`](crate::Acquire::max_waiting)
+    /// on each acquire; the word is portalocker's. Off by default.
     pub fail_when_locked: bool,
     /// Whether a release deletes the file, still under the lock. Off by default.
     pub remove_on_release: bool,
@@ -71,13 +72,11 @@ impl FileConfig {
     /// Returns why the options contradict each other, if they do.
     fn contradiction(&self) -> Option<&'static str> {
         let writes = self.write || self.append;
-        let bad_mode = self.mode.is_some_and(|bits| bits & !0o777 != 0);
         match () {
             () if !self.read && !writes => Some("none of read, write and append is set"),
             () if self.truncate && !self.write => Some("truncate needs write"),
             () if self.truncate && self.append => Some("truncate and append contradict each other"),
             () if self.create_new && !writes => Some("create_new needs write or append"),
-            () if bad_mode => Some("mode takes permission bits, at most 0o777"),
             () => None,
         }
     }
@@ -129,6 +128,7 @@ impl FileOptions {
     /// Opens the lock; see [`FileLock::open`].
     pub fn open(self, path: impl AsRef<Path>) -> Result<FileLock> {
         let path = path.as_ref();
+        check_mode(self.config.mode, path)?;
         match self.config.contradiction() {
             Some(text) => Err(Error::at(ErrorKind::InvalidInput, text, path)),
             None => FileLock::with_config(path, self.config),

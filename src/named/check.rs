@@ -45,11 +45,12 @@ impl LockDirConfig {
         if self.method == Method::Fake {
             return None;
         }
-        let options: [(_, bool, &[Method]); 4] = [
+        let options: [(_, bool, &[Method]); 5] = [
             ("expire", self.expire.is_some(), &[Mkdir, CreateNew]),
             ("claim_window", self.claim_window.is_some(), &[Fifo]),
             ("label", self.label.is_some(), &[Fifo, Mkdir, CreateNew]),
             ("mode", self.mode.is_some(), &[Fifo, Os]),
+            ("remove_when_idle", self.remove_when_idle, &[Fifo]),
         ];
         let mut set = options.into_iter().filter(|(_, is_set, _)| *is_set);
         let found = set.find(|(_, _, users)| !users.contains(&self.method));

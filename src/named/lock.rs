@@ -45,33 +45,32 @@ struct Shared {
     /// The same lock as `lock`.
     local: Box<dyn Local + Send + Sync>,
     name: LockName,
-    method: Method,
+    config: Arc<LockDirConfig>,
     path: PathBuf,
     /// Where the whole name is recorded, if the file name is a shortened one.
     recorded: Option<PathBuf>,
 }
 
 impl NamedLock {
-    pub(super) fn new(place: Place, name: LockName, config: &LockDirConfig) -> Result<Self> {
+    pub(super) fn new(place: Place, name: LockName, config: Arc<LockDirConfig>) -> Result<Self> {
         let path = place.lock();
-        let method = config.method;
-        let (lock, local) = match method {
+        let (lock, local) = match config.method {
             Method::Fake => both(FakeLock::new(&path)),
             Method::Fifo | Method::Os => {
                 place.refuse_others()?;
-                by_os_lock(&path, config)?
+                by_os_lock(&path, &config)?
             }
             Method::Mkdir | Method::CreateNew => {
                 place.refuse_semaphore()?;
                 place.refuse_lock_file()?;
-                both(by_claim(&path, config)?)
+                both(by_claim(&path, &config)?)
             }
         };
         let shared = Shared {
             lock,
             local,
             name,
-            method,
+            config,
             path,
             recorded: place.recorded,
         };
@@ -120,7 +119,12 @@ impl NamedLock {
 
     /// Returns the method by which it locks.
     pub fn method(&self) -> Method {
-        self.shared.method
+        self.shared.config.method
+    }
+
+    /// Returns the options of the directory.
+    pub fn config(&self) -> &LockDirConfig {
+        &self.shared.config
     }
 
     /// Returns the path of the lock file. For a fake lock: the file that a real one would have.
@@ -220,7 +224,7 @@ impl fmt::Debug for NamedLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NamedLock")
             .field("name", &self.shared.name)
-            .field("method", &self.shared.method)
+            .field("method", &self.method())
             .field("path", &self.shared.path)
             .finish_non_exhaustive()
     }

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// The value of a duration that never ends.
+pub(crate) const NEVER: &str = "never";
+
 /// The options of a place of locks: those in the query of its URL, and those that the program sets.
 ///
 /// A connector [takes](Settings::take) every option that it knows. An option that no call takes is
@@ -41,7 +44,13 @@ impl Settings {
         match T::read(&text) {
             Some(value) => Ok(Some(value)),
             None => {
-                let text = format!("the option {name:?} takes {}", T::TAKES);
+                let text = match &*text {
+                    NEVER => format!(
+                        "the option {name:?} cannot be {NEVER} here: it takes {}",
+                        T::TAKES
+                    ),
+                    _ => format!("the option {name:?} takes {}", T::TAKES),
+                };
                 Err(Error::at(ErrorKind::InvalidInput, text, &self.url))
             }
         }
@@ -132,7 +141,7 @@ impl Setting for Option<Duration> {
 
     fn read(text: &str) -> Option<Self> {
         match text {
-            "never" => Some(None),
+            NEVER => Some(None),
             text => Duration::read(text).map(Some),
         }
     }

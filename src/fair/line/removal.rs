@@ -25,13 +25,9 @@ impl Core {
             return Ok(Removal::InUse);
         }
         if self.disk.slots().is_some() {
-            return self.remove_slots();
+            return self.remove_slots(keep_crash);
         }
         let place = self.disk.place().clone();
-        let exists = |path: &Path| {
-            let exists = path.try_exists();
-            exists.map_err(|e| Error::io("look beside", &place.door, e))
-        };
         let door = match place.open_existing_door()? {
             Some(door) => door,
             None if !exists(&place.queue)? => return Ok(Removal::Removed),
@@ -49,8 +45,12 @@ impl Core {
         ready.and(left).map(|()| Removal::InUse)
     }
 
-    /// Removes a semaphore, if all permits there are can be had at once.
-    fn remove_slots(&mut self) -> Result<Removal> {
+    /// Removes a semaphore, if all permits there are can be had at once. With `if_queued`, leaves
+    /// slot files without a queue alone: this process has created none of them.
+    fn remove_slots(&mut self, if_queued: bool) -> Result<Removal> {
+        if if_queued && !exists(&self.disk.place().queue)? {
+            return Ok(Removal::Removed);
+        }
         // Another process may have added permits.
         self.disk.adopt_limit()?;
         let Some(slots) = self.disk.slots_mut() else {
@@ -65,4 +65,9 @@ impl Core {
         };
         self.disk.keep_in_hand(0).and(cleared)
     }
+}
+
+fn exists(path: &Path) -> Result<bool> {
+    let exists = path.try_exists();
+    exists.map_err(|e| Error::io("look for", path, e))
 }

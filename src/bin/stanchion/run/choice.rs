@@ -144,11 +144,7 @@ pub(super) fn kind(options: &Run) -> Result<Kind, Failure> {
     }
 }
 
-fn of_semaphore(
-    options: &Run,
-    of: Option<u32>,
-    recorded: Option<u32>,
-) -> Result<Kind, Failure> {
+fn of_semaphore(options: &Run, of: Option<u32>, recorded: Option<u32>) -> Result<Kind, Failure> {
     let path = &options.lock;
     let limit = match (of, recorded) {
         (Some(of), Some(recorded)) if of != recorded => {
