@@ -20,13 +20,14 @@
 //! | a lock that only needs renames to be a single step, with an expiry | [`LockDir`] with [`Method::Mkdir`] or [`Method::CreateNew`] |
 //! | a lock that its holder may acquire again | [`Reentrant`], around any of the locks |
 //! | several locks at once, all or none, without a deadlock over their order | [`acquire_all`] |
-//! | locks by name, in files, in memory or on a server, as a URL says | [`Locks`] |
+//! | locks by name, in files, in memory or on a server, as a URL says; also a lock for each user or order | [`Locks`] |
 //! | the same on a database or server of your own | [`backend`] |
-//! | a directory of locks, with any text as a name | [`LockDir`] |
+//! | the same in a directory only, with paths, a namespace for each call, and a list of the names | [`LockDir`] |
 //! | the same locks in memory, for tests | [`Memory`] |
 //! | code that works with any lock | the traits [`Lock`], [`SharedLock`], [`Semaphore`], [`Guard`] and [`Permit`]; [`AnyLock`], [`AnySharedLock`], [`AnySemaphore`] |
 //! | to know which kind of fair lock is at a path | [`FifoKind::at`] |
 //! | a resource that refuses callers that have lost their lock | [`TokenGate`] |
+//! | growing pauses between the attempts of your own loop | [`Backoff`] |
 //! | a lock for the tasks of one process only | `tokio::sync::Mutex`, which needs no file |
 //!
 //! # A first lock
@@ -48,8 +49,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Open a lock once and clone the handle. All handles of a process on one path share one queue. The
-//! queue is a directory beside the lock file: `deploy.lock.queue`.
+//! All handles of a process on one path share one queue, which is a directory beside the lock file:
+//! `deploy.lock.queue`. So a lock may be opened again for each use. A clone of a handle is cheaper:
+//! an open looks at the files.
 //!
 //! # Waiting
 //!

@@ -270,6 +270,9 @@ impl Locks {
     /// A clone of an inner lock, from [`AnyLock::downcast_ref`], is closed too, unless its type is of
     /// another crate: such a clone is closed only as long as an `AnyLock` around it lives, or a wait
     /// of one.
+    ///
+    /// A client of a server that was converted into a `Locks` is closed too, also for its other
+    /// owners.
     pub fn close(&self) {
         let given = {
             let mut handles = self.place.handles();

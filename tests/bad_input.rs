@@ -27,7 +27,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 
-use stanchion::{Error, ErrorKind, FifoLock};
+use stanchion::{Error, ErrorKind, FifoLock, FileLock};
 
 use crew::{WATCHDOG, scratch};
 
@@ -423,6 +423,9 @@ fn options_that_cannot_be_meant_are_refused() {
     for mode in [0, 0o400, 0o044, 0o1666] {
         let opened = FifoLock::options().mode(mode).open(&path);
         assert_eq!(kind(opened), ErrorKind::InvalidInput, "{mode:o}");
+        let opened = FileLock::options().mode(mode).open(&path);
+        let error = opened.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{mode:o}");
     }
     let slash = format!("{}/", path.display());
     assert_eq!(kind(FifoLock::open(slash)), ErrorKind::InvalidInput);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use stanchion::backend::Engine;
 use stanchion::{
-    AnyLock, ErrorKind, Held, Lock, LockDir, LockUrl, Locks, MemLock, Memory, Method, NamedLock,
-    Result,
+    AnyLock, AnySharedLock, ErrorKind, FifoLock, FifoSemaphore, FileLock, Held, Lock, LockDir,
+    LockUrl, Locks, MemLock, Memory, Method, NamedLock, PidLock, Result,
 };
 
 #[path = "conformance/support.rs"]
@@ -56,6 +56,117 @@ fn the_url_counts_more_than_the_program() {
     let label = |url| label_of_holder(&connect(url).lock("a").expect("a lock"));
     assert_eq!(label("mem:").as_deref(), Some("program"));
     assert_eq!(label("mem:?label=url").as_deref(), Some("url"));
+}
+
+/// For each lock, `None` switches the pauses off.
+#[test]
+fn none_is_never_for_every_lock() {
+    let (directory, file) = directory();
+    let (here, never) = (directory.path(), Duration::MAX);
+    let fair = FifoLock::options().claim_window(None).poll_interval(None);
+    let fair = fair.open(here.join("a")).expect("a lock");
+    let windows = (fair.config().claim_window, fair.config().poll_interval);
+    assert_eq!(windows, (never, never));
+    let workers = FifoSemaphore::options().limit(2);
+    let workers = workers.claim_window(None).poll_interval(None);
+    let workers = workers.open(here, "b").expect("a semaphore");
+    let windows = (
+        workers.config().claim_window,
+        workers.config().poll_interval,
+    );
+    assert_eq!(windows, (never, never));
+    let names = LockDir::options().claim_window(None).poll_interval(None);
+    let names = names.open(here).expect("a directory");
+    let named = names.lock(None, "c").expect("a lock");
+    let windows = (named.config().claim_window, named.config().poll_interval);
+    assert_eq!(windows, (Some(never), Some(never)));
+    let shared = names.rwlock(None, "d").expect("a lock");
+    assert_eq!(shared.config().claim_window, never);
+    let file_lock = FileLock::options().poll_interval(None);
+    let file_lock = file_lock.open(here.join("e")).expect("a lock");
+    assert_eq!(file_lock.config().poll_interval, never);
+    let pid = PidLock::options().poll_interval(None);
+    let pid = pid.open(here.join("f")).expect("a lock");
+    assert_eq!(pid.config().poll_interval, never);
+    let memory = Memory::options().claim_window(None).build();
+    let memory = memory.lock("g").expect("a lock");
+    assert_eq!(memory.config().claim_window, never);
+    // By name, for the places that can.
+    for url in ["mem:", &file] {
+        let options = Locks::options().claim_window(None);
+        drop(Polled::new(options.connect(url)).finish().expect(url));
+    }
+}
+
+/// A place that needs a time says so. A server is such a place.
+#[test]
+fn a_place_that_needs_a_time_refuses_never() {
+    Locks::register("locks-test-time", |_, settings| {
+        settings.take::<Duration>("claim_window")?;
+        Ok(Box::pin(async {
+            Ok(Box::new(Memory::new()) as Box<dyn Engine>)
+        }))
+    })
+    .expect("a new scheme");
+    let options = Locks::options().claim_window(None);
+    let refused = Polled::new(options.connect("locks-test-time:")).finish();
+    let error = refused.expect_err("it needs a time");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let text = "\"claim_window\" cannot be never here: it takes a duration with a unit";
+    assert!(error.to_string().contains(text), "{error}");
+}
+
+/// The files of a name that is used once do not stay.
+#[test]
+fn p59_a_place_of_idle_locks_is_empty() {
+    let (directory, file) = directory();
+    let left = || {
+        let entries = std::fs::read_dir(directory.path()).expect("a listing");
+        let names = entries.map(|it| it.expect("an entry").file_name());
+        names.collect::<Vec<_>>()
+    };
+    let options = Locks::options().remove_when_idle(true);
+    for locks in [
+        Polled::new(options.connect(&file)).finish(),
+        connect(&format!("{file}?remove_when_idle=true&namespace=a")),
+    ] {
+        let locks = locks.expect("locks");
+        let lock = locks.lock("one").expect("a lock");
+        let guard = Polled::new(lock.acquire()).finish().expect("free");
+        drop(lock);
+        assert!(!left().is_empty(), "the guard uses them");
+        drop(guard);
+        assert_eq!(left(), [""; 0], "after a lock");
+        let reader = locks.rwlock("two").expect("a lock").acquire_shared();
+        drop(Polled::new(reader).finish().expect("free"));
+        assert_eq!(left(), [""; 0], "after a reader-writer lock");
+        let permits = locks.semaphore("three", 2).expect("a semaphore");
+        drop(Polled::new(permits.acquire()).finish().expect("free"));
+        drop(permits);
+        assert_eq!(left(), [""; 0], "after a semaphore");
+    }
+    let stays = connect(&file).expect("locks").lock("one").expect("a lock");
+    drop(Polled::new(stays.acquire()).finish().expect("free"));
+    drop(stays);
+    assert!(!left().is_empty(), "off by default");
+}
+
+/// A plain lock on a file can be shared, so it is a reader-writer lock too.
+#[test]
+fn a_file_lock_is_a_shared_lock_of_any_kind() {
+    let (directory, _) = directory();
+    let lock = FileLock::open(directory.path().join("a")).expect("a lock");
+    let lock = AnySharedLock::from(lock);
+    let one = Polled::new(lock.read()).finish().expect("free");
+    let two = Polled::new(lock.read()).finish().expect("shared");
+    let writer = Polled::new(lock.try_write()).finish().expect("no error");
+    assert!(writer.is_none());
+    drop((one, two));
+    let writer = Polled::new(lock.write()).finish().expect("free");
+    let reader = Polled::new(writer.downgrade()).finish().expect("a reader");
+    let other = Polled::new(lock.try_read()).finish().expect("no error");
+    assert!(other.is_some());
+    drop(reader);
 }
 
 /// Two programs with different options use the same lock.
@@ -235,6 +346,8 @@ fn an_option_that_the_method_does_not_use_is_refused() {
         ("mkdir", "mode", "660", "methods fifo and os"),
         ("create_new", "mode", "660", "methods fifo and os"),
         ("create-new", "claim_window", "1s", "method fifo"),
+        ("os", "remove_when_idle", "true", "method fifo"),
+        ("mkdir", "remove_when_idle", "true", "method fifo"),
     ] {
         let whole = format!("{place}?method={method}&{option}={value}");
         for refused in [

@@ -440,6 +440,32 @@ fn nothing_is_left_when_it_is_removed() {
 }
 
 #[test]
+fn p59_the_last_user_removes_it_when_idle() {
+    let place = Place::new();
+    let options = |limit| FifoSemaphore::options().limit(limit).remove_when_idle(true);
+    let open = |limit| options(limit).open(place.directory(), "a.lock");
+    drop(open(3).expect("a semaphore"));
+    assert!(place.footprint().is_empty(), "it was not used");
+    let semaphore = open(3).expect("a semaphore");
+    let permit = takes(&semaphore, 1);
+    drop(semaphore);
+    assert!(permit.is_held() && !place.footprint().is_empty());
+    drop(permit);
+    assert!(place.footprint().is_empty(), "{:?}", place.footprint());
+    // A handle that is refused is no user.
+    let stays = self::open(&place, 2);
+    drop(takes(&stays, 2));
+    drop(stays);
+    let before = place.footprint();
+    assert_eq!(kind_of(open(3)), ErrorKind::Incompatible);
+    assert_eq!(place.footprint(), before);
+    let other = self::open(&place, 2);
+    let permit = takes(&other, 1);
+    drop(open(2).expect("the same limit"));
+    assert!(permit.is_held(), "others use it");
+}
+
+#[test]
 fn the_traits_fit() {
     let place = Place::new();
     let semaphore = open(&place, 1);

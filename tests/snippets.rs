@@ -38,6 +38,50 @@ mod pieces {
         Ok(())
     }
 
+    mod election {
+        use std::time::Duration;
+        use stanchion::{Backoff, ErrorKind, Locks};
+
+        /// Leads whenever it is the turn of this process. Returns when `lead` returns.
+        async fn stand_for_election(locks: &Locks) -> stanchion::Result<()> {
+            let lock = locks.lock("leader")?;
+            let mut pauses = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+            loop {
+                let mut has_resigned = false;
+                let term = lock.acquire().timeout(None).run(async |guard| {
+                    pauses.reset();
+                    lead(guard.token()).await;
+                    has_resigned = true;
+                });
+                match term.await {
+                    Ok(()) => return Ok(()),
+                    Err(error) if has_resigned => return Err(error), // the release failed
+                    Err(error) if error.kind() == ErrorKind::Lost => {
+                        eprintln!("no longer the leader: {error}");
+                    }
+                    Err(error) if error.kind() == ErrorKind::Unavailable => {
+                        eprintln!("the server of the locks does not answer: {error}");
+                    }
+                    Err(error) => return Err(error), // such as Closed, or missing rights
+                }
+                tokio::time::sleep(pauses.next_delay()).await;
+            }
+        }
+
+        async fn lead(token: Option<u64>) {}
+    }
+
+    async fn for_each_user(user: &str) -> Done {
+        use stanchion::Locks;
+
+        // Once, at the start. A clone is cheap.
+        let locks = Locks::connect("file:///run/app/users?remove_when_idle=true").await?;
+
+        // In each request. Any text is a name.
+        let guard = locks.lock(user)?.acquire().max_waiting(10).await?;
+        Ok(())
+    }
+
     async fn label() -> Done {
         use stanchion::FifoLock;
 

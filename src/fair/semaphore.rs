@@ -109,8 +109,8 @@ pub struct SemaphoreConfig {
     /// See [`FifoConfig::claim_window`]. Default 2 s.
     pub claim_window: Duration,
     /// Whether the last handle, guard and future of this handle removes the slot files and the
-    /// queue; see [`FifoConfig::remove_when_idle`]. Then the next handle may have another number of
-    /// permits. Off by default.
+    /// queue; see [`FifoConfig::remove_when_idle`]. This opens and locks each slot file. Afterwards
+    /// the semaphore may be opened with another number of permits. Off by default.
     pub remove_when_idle: bool,
 }
 

@@ -26,6 +26,7 @@ fn contradictions_are_refused_at_once() {
         (options().append(true).truncate(true), "append"),
         (options().write(false).create_new(true), "create_new"),
         (options().mode(0o1777), "mode"),
+        (options().mode(0o400), "mode"),
         (options().poll_interval(std::time::Duration::ZERO), "poll"),
     ] {
         let error = refused(wrong);
@@ -333,4 +334,16 @@ fn p61_a_file_system_without_locks_is_detected() {
         };
         assert_eq!(said[3], open, "{answer}");
     }
+}
+
+#[test]
+fn readers_and_the_writer_have_the_names_of_other_locks() {
+    let place = Place::new();
+    let lock = open(&place, FileLock::options());
+    let first = assert_ready!(Polled::new(lock.read()).poll()).expect("free");
+    let second = lock.try_read().expect("no error").expect("shared");
+    assert!(lock.try_write().expect("no error").is_none());
+    drop((first, second));
+    drop(assert_ready!(Polled::new(lock.write()).poll()).expect("free"));
+    assert!(lock.try_write().expect("no error").is_some());
 }
