@@ -444,8 +444,12 @@ fn p59_the_last_user_removes_it_when_idle() {
     let place = Place::new();
     let options = |limit| FifoSemaphore::options().limit(limit).remove_when_idle(true);
     let open = |limit| options(limit).open(place.directory(), "a.lock");
-    drop(open(3).expect("a semaphore"));
-    assert!(place.footprint().is_empty(), "it was not used");
+    let semaphore = open(3).expect("a semaphore");
+    let of_others = semaphore.slot_paths().swap_remove(0);
+    std::fs::write(&of_others, "").expect("a file of another program");
+    drop(semaphore);
+    assert_eq!(place.footprint().len(), 1, "it was not used");
+    std::fs::remove_file(&of_others).expect("removed");
     let semaphore = open(3).expect("a semaphore");
     let permit = takes(&semaphore, 1);
     drop(semaphore);
