@@ -83,13 +83,12 @@ impl Drop for Shared {
 impl Shared {
     fn open(path: &Path, kind: LockKind, config: FifoConfig) -> Result<Arc<Self>> {
         check_options(path, &config)?;
-        let line = Line::of(path, kind, None)?;
-        line.check()?;
-        Ok(Self::on(line, config))
+        Self::on(Line::of(path, kind, None)?, config)
     }
 
-    /// Creates a handle on a queue that is already open. Queue and options are already checked.
-    fn on(line: Arc<Line>, config: FifoConfig) -> Arc<Self> {
+    /// Creates a handle on a queue that is already open. The options are already checked.
+    fn on(line: Arc<Line>, config: FifoConfig) -> Result<Arc<Self>> {
+        line.check()?;
         let settings = Settings {
             words: identity().words(config.label.as_deref()).into(),
             label: config.label.as_deref().map(Arc::from),
@@ -100,11 +99,11 @@ impl Shared {
             deadlock_is_error: config.deadlock_is_error,
             closed: Arc::new(AtomicBool::new(false)),
         };
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             line,
             settings: Arc::new(settings),
             config,
-        })
+        }))
     }
 
     fn acquire<G>(self: &Arc<Self>, want: Mode) -> Acquire<G>

@@ -243,10 +243,8 @@ impl FifoSemaphore {
         let directory = path.parent().unwrap_or(Path::new("/")).to_path_buf();
         let slots = Slots::new(directory, names, limit);
         let line = Line::of(&path, LockKind::Semaphore, Some(slots))?;
-        line.check()?;
-        // Before there is a handle whose end may remove the semaphore.
-        line.check_limit(limit)?;
-        let shared = Shared::on(line, fair);
+        let shared = Shared::on(line, fair)?;
+        shared.line.check_limit(limit)?;
         let config = Arc::new(config);
         Ok(Self { shared, config })
     }
