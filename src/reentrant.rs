@@ -521,15 +521,11 @@ impl<G: Guard> ReentrantGuard<G> {
     pub fn lend(&self) -> Option<Lent<'_, G>> {
         let stake = self.stake();
         let mut kept = stake.guard();
-        let guard = kept.take()?;
-        stake
-            .held_when_lent
-            .store(guard.is_held(), Ordering::Relaxed);
+        let is_held = kept.as_ref()?.is_held();
+        stake.held_when_lent.store(is_held, Ordering::Relaxed);
+        let guard = kept.take();
         drop(kept);
-        Some(Lent {
-            guard: Some(guard),
-            stake,
-        })
+        Some(Lent { guard, stake })
     }
 }
 
