@@ -28,6 +28,11 @@
 //! # Fairness
 //!
 //! That of the inner lock. A re-entry does not wait.
+//!
+//! # Forks
+//!
+//! A forked child is another process: what its copies of the guards hold is its parent's. There, a
+//! holder has nothing.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -52,6 +57,7 @@ use crate::lock::{Capabilities, Handle, Lock, WeakCore};
 use crate::loss::Lost;
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
+use crate::sys::fork::generation;
 
 mod pending;
 
@@ -169,17 +175,27 @@ struct Stake<G> {
     held_when_lent: AtomicBool,
     /// Notified when a loan ends.
     loans: Arc<Notify>,
+    /// The process that holds the lock.
+    generation: u32,
 }
 
 impl<G> Stake<G> {
     fn guard(&self) -> StdMutexGuard<'_, Option<G>> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn is_of_this_process(&self) -> bool {
+        self.generation == generation()
+    }
 }
 
 impl<G: Guard> Stake<G> {
     /// Returns whether the lock is held. During a loan: whether it was held when the loan began.
     fn is_held(&self) -> bool {
+        // Checked first: in a forked child, the mutex may stay locked.
+        if !self.is_of_this_process() {
+            return false;
+        }
         match &*self.guard() {
             Some(guard) => guard.is_held(),
             None => self.held_when_lent.load(Ordering::Relaxed),
@@ -234,17 +250,16 @@ impl<G: Guard> Table<G> {
         let mut waker = waker.map(SafeWaker::of);
         let mut entries = self.entries();
         let found = entries.get(holder).and_then(|it| it.held.upgrade());
-        if found.is_none() && waker.is_some() {
+        let is_here = found.as_ref().is_some_and(|it| it.is_of_this_process());
+        if !is_here && waker.is_some() {
             let entry = entries.entry(holder.clone()).or_insert_with(Entry::empty);
             let known = |it: &SafeWaker| entry.waiting.iter().any(|kept| kept.will_wake(it));
             let fresh = waker.take_if(|it| !known(it));
             entry.waiting.extend(fresh);
         }
         drop(entries);
-        if let Some(held) = &found {
-            held.refuse_lost()?;
-        }
-        Ok(found)
+        let found = found.filter(|_| is_here);
+        found.map(|it| it.refuse_lost().map(|()| it)).transpose()
     }
 
     /// Records that the holder has acquired the inner lock, and wakes its other waits.
@@ -256,6 +271,7 @@ impl<G: Guard> Table<G> {
             holder: holder.clone(),
             held_when_lent: AtomicBool::new(true),
             loans: Arc::default(),
+            generation: generation(),
         });
         let mut entries = self.entries();
         // This removes dead entries of other holders. So the table has only live entries and waits.

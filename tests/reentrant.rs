@@ -334,3 +334,31 @@ fn p41_only_a_loan_keeps_a_guard_from_being_lent() {
     let again = Polled::new(lock.acquire_as(&me)).finish().expect("held");
     assert!(again.is_held());
 }
+
+/// A forked child is another process, also for a holder that it has copied.
+#[cfg(unix)]
+#[test]
+#[allow(unsafe_code)] // fork has no other form
+fn p34_a_holder_has_nothing_in_a_forked_child() {
+    let place = Place::new();
+    let lock = Reentrant::new(FileLock::open(place.path()).expect("a lock"));
+    let me = Holder::new();
+    let guard = Polled::new(lock.acquire_as(&me)).finish().expect("free");
+    // SAFETY: the child continues with this one thread and ends by `_exit`. The C library makes
+    // `malloc` usable in it.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "fork");
+    if pid == 0 {
+        let tried = Polled::new(lock.try_acquire_as(&me)).finish();
+        let waits = matches!(tried, Ok(None)) && !guard.is_held();
+        // SAFETY: ends the process without running the parent's destructors.
+        unsafe { libc::_exit(if waits { 0 } else { 1 }) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child that was just made.
+    let waited = unsafe { libc::waitpid(pid, &mut status, 0) };
+    assert_eq!((waited, status), (pid, 0), "the parent holds the lock");
+    assert!(guard.is_held());
+    let again = Polled::new(lock.acquire_as(&me)).finish();
+    assert!(again.is_ok(), "the parent is the holder");
+}
