@@ -157,7 +157,7 @@ mod record;
 mod session;
 #[cfg(test)]
 #[path = "../../tests/lease/mod.rs"]
-mod simulation;
+pub(crate) mod simulation;
 mod store;
 #[cfg(test)]
 #[path = "../../tests/lease/verdicts.rs"]

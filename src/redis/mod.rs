@@ -95,6 +95,9 @@
 
 mod client;
 mod options;
+#[cfg(all(test, target_os = "linux"))]
+#[path = "../../tests/replay/redis.rs"]
+mod replay;
 mod replies;
 mod scripts;
 mod sentinel;

@@ -132,6 +132,11 @@ impl Keys {
         ])
     }
 
+    #[cfg(test)]
+    pub(super) fn names(&self) -> &[String] {
+        &self.0
+    }
+
     /// Returns the command that runs a script on these keys, by the hash of the script.
     pub(super) fn call(&self, hash: &str) -> Cmd {
         let mut command = ::redis::cmd("EVALSHA");

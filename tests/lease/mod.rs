@@ -20,13 +20,17 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+mod log;
 mod network;
+mod replay;
 mod server;
 mod world;
 
+pub(crate) use log::{Answered, Asked};
 use network::{Cable, Cell, Simulated};
-use server::Server;
-use world::{Dice, Held, Inside, Nature, Plan, Process, Shared, World};
+pub(crate) use replay::{Replay, replay};
+use log::Entry;
+use world::{Copy, Dice, Held, Inside, Nature, Plan, Process, Shared, World};
 
 use super::actor::Actor;
 use super::ambient::simulated;
@@ -59,6 +63,7 @@ fn settings(plan: &Plan) -> Settings {
 struct Report {
     violations: Vec<String>,
     trace: Option<String>,
+    log: Vec<Entry>,
     taken: u64,
 }
 
@@ -76,6 +81,7 @@ fn run(plan: &Plan, traced: bool) -> Report {
         Report {
             violations: std::mem::take(&mut world.violations),
             trace: world.trace.take(),
+            log: std::mem::take(&mut world.log),
             taken: world.taken,
         }
     });
@@ -183,14 +189,14 @@ async fn finish(world: &Shared, lives: Vec<&mut Life>) {
 /// Draws faults for a while, and then repairs what they broke.
 async fn strike(world: &Shared, lives: &mut [Life], dice: &mut Dice) {
     let faults = world.lock().faults();
-    let mut copies = vec![Server::default()];
+    let mut copies = vec![Copy::default()];
     let begun = tokio::time::Instant::now();
     while begun.elapsed() < FAULTS {
         sleep(Duration::from_millis(50)).await;
         if copies.len() > 10 {
             copies.remove(0);
         }
-        copies.push(world.lock().server.clone());
+        copies.push(world.lock().copy());
         for (chance, cable) in [
             (faults.closed_connections, Cable::Closed),
             (faults.silent_connections, Cable::Silent),
@@ -206,17 +212,14 @@ async fn strike(world: &Shared, lives: &mut [Life], dice: &mut Dice) {
             restart(world, None, dice).await;
         }
         if dice.chance(faults.forgetful_restarts) {
-            restart(world, Some(Server::default()), dice).await;
+            restart(world, Some(Copy::default()), dice).await;
         }
         if dice.chance(faults.failovers) {
             let older = dice.between(0, copies.len() as u64 - 1) as usize;
             restart(world, Some(copies[older].clone()), dice).await;
         }
         if dice.chance(faults.flushes) {
-            let mut world = world.lock();
-            let now = world.server_now();
-            world.note(|| "the server is flushed".to_owned());
-            world.server.flush(now);
+            world.lock().flush();
         }
         if dice.chance(faults.set_back) {
             world.lock().set_clock_back(dice.millis(1, 2000));
@@ -233,11 +236,11 @@ async fn strike(world: &Shared, lives: &mut [Life], dice: &mut Dice) {
     sleep(Duration::from_secs(3)).await;
 }
 
-/// Stops the server for a while. `data` is what it has then; by default what it had before.
-async fn restart(world: &Shared, data: Option<Server>, dice: &mut Dice) {
+/// Stops the server for a while. Then it has its data, or those of a copy.
+async fn restart(world: &Shared, with: Option<Copy>, dice: &mut Dice) {
     {
         let mut inner = world.lock();
-        let forgets = data.is_some();
+        let forgets = with.is_some();
         inner.note(|| format!("the server restarts; with other data: {forgets}"));
         inner.is_up = false;
         for link in 0..inner.connections.len() {
@@ -245,11 +248,7 @@ async fn restart(world: &Shared, data: Option<Server>, dice: &mut Dice) {
         }
     }
     sleep(dice.millis(1, 800)).await;
-    let mut inner = world.lock();
-    let now = inner.server_now();
-    let data = data.unwrap_or_else(|| inner.server.clone());
-    inner.server.restart(data, now);
-    inner.is_up = true;
+    world.lock().restart(with);
 }
 
 fn stop(world: &Shared, client: usize, process: &Arc<Cell<Process>>, dice: &mut Dice) {

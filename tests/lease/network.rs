@@ -1,7 +1,6 @@
 //! The network between the clients and the server: every request, answer and notice has its own
 //! delay. Requests of one connection keep their order, answers and notices do not.
 
-use std::fmt::Debug;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +8,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::server::Server;
+use super::log::{Answered, Asked};
+use super::server::Sent;
 use super::world::{Shared, World};
 use crate::backend::BoxFuture;
 use crate::error::{Error, ErrorKind, Result};
@@ -53,7 +53,6 @@ struct SimulatedLink {
     world: Shared,
     number: u64,
     terms: Arc<Terms>,
-    listens: bool,
 }
 
 impl Store for Simulated {
@@ -87,12 +86,10 @@ impl Store for Simulated {
                 let text = "connection refused";
                 Error::at(ErrorKind::Unavailable, text, "simulated:")
             })?;
-            let listens = world.lock().plan().listens;
             let link = SimulatedLink {
                 world,
                 number,
                 terms,
-                listens,
             };
             Ok(Box::new(link) as Box<dyn Link>)
         })
@@ -113,7 +110,7 @@ impl World {
             arrival: Instant::now(),
         });
         if self.plan().listens {
-            self.server.listen(&terms.inbox, number);
+            self.listen(&terms.inbox, number);
         }
         Some(number)
     }
@@ -139,13 +136,13 @@ impl World {
             } else {
                 sleep(Duration::from_millis(late)).await;
             }
-            world.lock().server.hang_up(link as u64);
+            world.lock().hang_up(link as u64);
         });
     }
 
     /// Sends what the last step has to send.
-    fn deliver(&mut self, world: &Shared) {
-        for (inbox, notice) in std::mem::take(&mut self.server.sent) {
+    fn deliver(&mut self, sent: Vec<Sent>, world: &Shared) {
+        for (inbox, notice) in sent {
             let Some(link) = self.server.hears(&inbox) else {
                 continue;
             };
@@ -175,10 +172,10 @@ impl World {
 
 impl SimulatedLink {
     /// Carries a request to the server, and the answer back.
-    fn carry<T: Debug + Send + 'static>(
+    fn carry<T: Send + 'static>(
         &self,
-        request: impl Debug,
-        mut step: impl FnMut(&mut Server, &Arc<Terms>, u64) -> T + Send + 'static,
+        asked: Asked,
+        read: impl FnOnce(Answered) -> Option<T> + Send + 'static,
     ) -> Answer<T> {
         let (reply, answer) = oneshot::channel();
         let (shared, link, terms) = (self.world.clone(), self.number, self.terms.clone());
@@ -187,7 +184,7 @@ impl SimulatedLink {
             return Box::pin(async { Err(Failure::closed()) });
         }
         let client = world.connections[link as usize].client;
-        world.note(|| format!("client {client} sends through {link}: {request:?}"));
+        world.note(|| format!("client {client} sends through {link}: {asked:?}"));
         let arrival = Instant::now() + world.delay();
         let arrival = arrival.max(world.connections[link as usize].arrival);
         world.connections[link as usize].arrival = arrival;
@@ -201,14 +198,14 @@ impl SimulatedLink {
                 if !world.is_up || !passes {
                     return;
                 }
-                let now = world.server_now();
-                let mut answer = step(&mut world.server, &terms, now);
+                let (mut answer, mut sent) = world.serve(&asked, &terms);
                 let doubled = world.faults().doubled_requests;
                 if world.dice.chance(doubled) {
-                    answer = step(&mut world.server, &terms, now);
+                    let (again, more) = world.serve(&asked, &terms);
+                    answer = again;
+                    sent.extend(more);
                 }
-                world.check_step();
-                world.deliver(&shared);
+                world.deliver(sent, &shared);
                 (world.delay(), answer)
             };
             sleep(back.0).await;
@@ -221,7 +218,7 @@ impl SimulatedLink {
         let silent = self.world.lock().cable(link) == Cable::Silent;
         Box::pin(async move {
             match answer.await {
-                Ok(answer) => Ok(answer),
+                Ok(answer) => read(answer).ok_or_else(Failure::nonsense),
                 Err(_) if silent => std::future::pending().await,
                 Err(_) => Err(Failure::closed()),
             }
@@ -231,27 +228,30 @@ impl SimulatedLink {
 
 impl Link for SimulatedLink {
     fn listens(&self) -> bool {
-        self.listens
+        self.world.lock().plan().listens
     }
 
     fn enter(&self, lock: &Target, request: &Enter) -> Answer<Entered> {
-        let (lock, request, listens) = (lock.clone(), request.clone(), self.listens);
-        self.carry(request.clone(), move |server, terms, now| {
-            server.enter(&lock, &request, terms, listens, now)
+        let asked = Asked::Enter(lock.clone(), request.clone());
+        self.carry(asked, |answer| match answer {
+            Answered::Entered(entered) => Some(entered),
+            _ => None,
         })
     }
 
     fn heartbeat(&self, lock: &Target, ids: &[String]) -> Answer<Heartbeat> {
-        let (lock, ids) = (lock.clone(), ids.to_vec());
-        self.carry(ids.clone(), move |server, terms, now| {
-            server.heartbeat(&lock, &ids, terms, now)
+        let asked = Asked::Heartbeat(lock.clone(), ids.to_vec());
+        self.carry(asked, |answer| match answer {
+            Answered::Heartbeat(heartbeat) => Some(heartbeat),
+            _ => None,
         })
     }
 
     fn release(&self, lock: &Target, id: &str, how: Leave) -> Answer<bool> {
-        let (lock, id) = (lock.clone(), id.to_owned());
-        self.carry((id.clone(), how), move |server, terms, now| {
-            server.release(&lock, &id, how, terms, now)
+        let asked = Asked::Release(lock.clone(), id.to_owned(), how);
+        self.carry(asked, |answer| match answer {
+            Answered::Released(held) => Some(held),
+            _ => None,
         })
     }
 
@@ -268,7 +268,7 @@ impl Link for SimulatedLink {
     }
 
     fn ping(&self) -> Answer<()> {
-        self.carry("ping", |_, _, _| ())
+        self.carry(Asked::Ping, |_| Some(()))
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::log::{Answered, Asked};
 use crate::backend::Mode;
 use crate::lease::{
     Enter, Entered, Grant, Heartbeat, Leave, LockState, Member, Notice, Pulse, Target, Terms,
@@ -58,13 +59,30 @@ pub(super) enum Event {
 /// What a step sends: an inbox and a notice. [`Server::hears`] says who listens.
 pub(super) type Sent = (String, Notice);
 
+/// What a server keeps, and loses if it is flushed.
+#[derive(Clone, Default)]
+pub(super) struct Data {
+    locks: BTreeMap<String, Lock>,
+    witness: Option<Witness>,
+}
+
+/// A server writes this when it first uses a lock. It tells the next server that locks were in use.
+#[derive(Clone, Copy)]
+struct Witness {
+    run: u64,
+    /// Since when nothing was forgotten.
+    since: u64,
+}
+
 #[derive(Clone, Default)]
 pub(super) struct Server {
-    locks: BTreeMap<String, Lock>,
+    pub(super) data: Data,
     /// Which server this is. A restart changes it.
     run: u64,
-    /// When it started, or when its data was deleted.
+    /// When it started.
     born: u64,
+    /// Whether its data was deleted since.
+    is_flushed: bool,
     /// The connection that listens on each inbox.
     inboxes: BTreeMap<String, u64>,
     pub(super) events: Vec<Event>,
@@ -90,9 +108,12 @@ impl Server {
         self.inboxes.insert(inbox.to_owned(), link);
     }
 
-    /// The server notices that a connection is gone.
-    pub(super) fn hang_up(&mut self, gone: u64) {
+    /// The server notices that a connection is gone. Returns the inboxes on which it listened.
+    pub(super) fn hang_up(&mut self, gone: u64) -> Vec<String> {
+        let deaf = self.inboxes.iter().filter(|(_, link)| **link == gone);
+        let deaf: Vec<_> = deaf.map(|(inbox, _)| inbox.clone()).collect();
         self.inboxes.retain(|_, link| *link != gone);
+        deaf
     }
 
     pub(super) fn hears(&self, inbox: &str) -> Option<u64> {
@@ -100,44 +121,104 @@ impl Server {
     }
 
     /// Starts again with this data.
-    pub(super) fn restart(&mut self, data: Self, now: u64) {
-        let run = self.run + 1;
+    pub(super) fn restart(&mut self, data: Data, now: u64) {
         *self = Self {
-            locks: data.locks,
-            run,
+            data,
+            run: self.run + 1,
             born: now,
             ..Self::default()
         };
     }
 
     /// Deletes all data.
-    pub(super) fn flush(&mut self, now: u64) {
-        self.locks.clear();
-        self.born = now;
+    pub(super) fn flush(&mut self) {
+        self.data = Data::default();
+        self.is_flushed = true;
     }
 
     /// Returns how many holders and waiters are on record.
     pub(super) fn records(&self) -> usize {
-        self.locks.values().map(|it| it.records.len()).sum()
+        self.data.locks.values().map(|it| it.records.len()).sum()
     }
 
-    fn step<T>(
+    /// Returns since when this server has forgotten nothing, as far as it knows.
+    fn unforgotten(&mut self, now: u64) -> u64 {
+        match self.data.witness {
+            Some(witness) if witness.run == self.run => witness.since,
+            older => {
+                let doubtful = older.is_some() || self.is_flushed;
+                let since = if doubtful { now } else { 0 };
+                let run = self.run;
+                self.data.witness = Some(Witness { run, since });
+                since
+            }
+        }
+    }
+
+    /// Runs a step.
+    pub(super) fn serve(
         &mut self,
-        target: &Target,
-        lease: u64,
+        asked: &Asked,
+        terms: &Arc<Terms>,
+        listens: bool,
         now: u64,
-        run: impl FnOnce(&mut Step<'_>) -> T,
-    ) -> T {
-        let born = self.born;
-        let new = || Lock {
+    ) -> Answered {
+        match asked {
+            Asked::Enter(target, request) => {
+                let new = Record::new(target.shares(request.mode), request.mode, terms, listens);
+                self.create(target, terms, now);
+                let entered = self.step(target, now, |step| step.enter(request, new));
+                Answered::Entered(entered.expect("a lock"))
+            }
+            Asked::Heartbeat(target, ids) => {
+                let heartbeat = self.step(target, now, |step| step.heartbeat(ids));
+                Answered::Heartbeat(heartbeat.unwrap_or_else(|| Heartbeat {
+                    lock_state: LockState {
+                        wake: None,
+                        now: 0,
+                        holder: None,
+                        closed: Duration::ZERO,
+                    },
+                    pulses: vec![Pulse::Unknown; ids.len()],
+                }))
+            }
+            Asked::Release(target, id, how) => {
+                let held = self.step(target, now, |step| step.release(id, *how));
+                Answered::Released(held.unwrap_or(false))
+            }
+            Asked::Ping => Answered::Pong,
+        }
+    }
+
+    /// Makes the record of a lock. After a loss of data it grants nothing for one lease: holders
+    /// that were forgotten come back within this time.
+    fn create(&mut self, target: &Target, terms: &Terms, now: u64) {
+        if self.data.locks.contains_key(&target.name) {
+            return;
+        }
+        let since = self.unforgotten(now).max(self.born.min(now));
+        let lease = micros(terms.settings.lease);
+        let lock = Lock {
             limit: target.limit,
             lease,
             run: self.run,
-            // Holders that were forgotten come back within this time.
-            closed_until: born + lease,
+            closed_until: since + lease,
             ..Lock::default()
         };
-        let lock = self.locks.entry(target.name.clone()).or_insert_with(new);
+        self.data.locks.insert(target.name.clone(), lock);
+    }
+
+    /// Runs a step, if the lock is on record.
+    fn step<T>(
+        &mut self,
+        target: &Target,
+        now: u64,
+        run: impl FnOnce(&mut Step<'_>) -> T,
+    ) -> Option<T> {
+        if self.data.locks.get(&target.name)?.run != self.run {
+            self.unforgotten(now);
+        }
+        let lock = self.data.locks.get_mut(&target.name)?;
         let mut step = Step {
             now: now.max(lock.last),
             run: self.run,
@@ -146,55 +227,39 @@ impl Server {
             events: &mut self.events,
             sent: &mut self.sent,
         };
-        run(&mut step)
+        Some(run(&mut step))
     }
+}
 
-    pub(super) fn enter(
-        &mut self,
-        target: &Target,
-        request: &Enter,
-        terms: &Arc<Terms>,
-        listens: bool,
-        now: u64,
-    ) -> Entered {
-        let lease = micros(terms.settings.lease);
-        let new = Record {
+impl Record {
+    fn new(shares: u32, mode: Mode, terms: &Arc<Terms>, listens: bool) -> Self {
+        Self {
             number: 0,
             turn: 0,
             token: 0,
             is_offer: false,
             crashed: false,
-            shares: target.shares(request.mode),
-            mode: request.mode,
+            shares,
+            mode,
             expiry: 0,
             deadline: None,
             terms: terms.clone(),
             listens,
-        };
-        self.step(target, lease, now, |step| step.enter(request, new))
+        }
     }
 
-    pub(super) fn heartbeat(
-        &mut self,
-        target: &Target,
-        ids: &[String],
-        terms: &Terms,
-        now: u64,
-    ) -> Heartbeat {
-        let lease = micros(terms.settings.lease);
-        self.step(target, lease, now, |step| step.heartbeat(ids))
-    }
-
-    pub(super) fn release(
-        &mut self,
-        target: &Target,
-        id: &str,
-        how: Leave,
-        terms: &Terms,
-        now: u64,
-    ) -> bool {
-        let lease = micros(terms.settings.lease);
-        self.step(target, lease, now, |step| step.release(id, how))
+    /// Describes a holder.
+    fn member(&self, now: u64) -> Member {
+        let terms = &self.terms;
+        Member {
+            shares: self.shares,
+            is_exclusive: self.mode == Mode::Exclusive,
+            inbox: terms.inbox.clone(),
+            pid: Some(terms.pid),
+            host: terms.host.clone(),
+            label: terms.settings.label.clone().unwrap_or_default(),
+            age: Duration::from_micros(now.saturating_sub(self.turn)),
+        }
     }
 }
 
@@ -530,26 +595,18 @@ impl Step<'_> {
     }
 
     fn state(&self) -> LockState {
-        let holders = self.lock.records.values().filter(|it| it.turn > 0);
-        let first = holders.clone().map(|it| it.expiry).min();
-        let next = if self.is_closed() {
-            Some(self.lock.closed_until)
-        } else {
-            first
+        let records = self.lock.records.iter();
+        let holders = records.filter(|(_, it)| it.turn > 0);
+        let first = holders.min_by_key(|(id, it)| (it.expiry, (*id).clone()));
+        let first = first.map(|(_, it)| it);
+        let next = match self.is_closed() {
+            true => Some(self.lock.closed_until),
+            false => first.map(|it| it.expiry),
         };
-        let sole = holders.into_iter().find(|it| it.shares == self.lock.limit);
         LockState {
             wake: next.map(|at| Duration::from_micros(at.saturating_sub(self.now).max(1))),
             now: self.now,
-            holder: sole.map(|it| Member {
-                shares: it.shares,
-                is_exclusive: true,
-                inbox: String::new(),
-                pid: None,
-                host: String::new(),
-                label: String::new(),
-                age: Duration::from_micros(self.now.saturating_sub(it.turn)),
-            }),
+            holder: first.map(|it| it.member(self.now)),
             closed: Duration::from_micros(self.lock.closed_until.saturating_sub(self.now)),
         }
     }

@@ -21,11 +21,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::log::{Answered, Asked, Entry};
 use super::network::{Cable, Cell, Connection};
-use super::server::{Event, Server};
+use super::server::{Data, Event, Sent, Server};
 use crate::backend::{Hold, Mode};
-use crate::lease::LeaseHold;
 use crate::lease::ambient::simulated::Surroundings;
+use crate::lease::{LeaseHold, Terms};
 
 pub(super) type Shared = Arc<Cell<World>>;
 
@@ -151,6 +152,12 @@ impl Plan {
         }
     }
 
+    /// Leaves out what makes a server lose data.
+    pub(super) fn keep_data(&mut self) {
+        let faults = &mut self.faults;
+        (faults.forgetful_restarts, faults.failovers, faults.flushes) = (0, 0, 0);
+    }
+
     pub(super) fn is_calm(&self) -> bool {
         self.faults == Faults::default()
     }
@@ -216,9 +223,17 @@ pub(super) struct World {
     pub(super) is_faulty: bool,
     pub(super) violations: Vec<String>,
     pub(super) trace: Option<String>,
+    /// What has happened to the server.
+    pub(super) log: Vec<Entry>,
+    /// How many copies of its data were made.
+    copies: usize,
     /// How many grants were taken.
     pub(super) taken: u64,
 }
+
+/// A copy of the server's data, with its number.
+#[derive(Clone, Default)]
+pub(super) struct Copy(usize, Data);
 
 impl World {
     pub(super) fn new(plan: Plan, traced: bool) -> Self {
@@ -238,6 +253,8 @@ impl World {
             is_faulty: true,
             violations: Vec::new(),
             trace: traced.then(String::new),
+            log: Vec::new(),
+            copies: 0,
             taken: 0,
         }
     }
@@ -287,8 +304,63 @@ impl World {
         }
     }
 
+    /// A connection listens on its inbox.
+    pub(super) fn listen(&mut self, inbox: &str, link: u64) {
+        self.server.listen(inbox, link);
+        self.log.push(Entry::Listens(inbox.to_owned()));
+    }
+
+    /// The server notices that a connection is gone.
+    pub(super) fn hang_up(&mut self, link: u64) {
+        let deaf = self.server.hang_up(link);
+        self.log.extend(deaf.into_iter().map(Entry::Deaf));
+    }
+
+    /// Runs a step and checks what it did. Returns the answer, and what the server sends.
+    pub(super) fn serve(&mut self, asked: &Asked, terms: &Arc<Terms>) -> (Answered, Vec<Sent>) {
+        let (now, listens) = (self.server_now(), self.plan.listens);
+        let answered = self.server.serve(asked, terms, listens, now);
+        let mut sent = std::mem::take(&mut self.server.sent);
+        sent.retain(|(inbox, _)| self.server.hears(inbox).is_some());
+        self.check_step();
+        self.log.push(Entry::Step {
+            now,
+            asked: asked.clone(),
+            terms: terms.clone(),
+            listens,
+            answered: answered.clone(),
+            sent: sent.clone(),
+        });
+        (answered, sent)
+    }
+
+    /// Copies the server's data.
+    pub(super) fn copy(&mut self) -> Copy {
+        self.log.push(Entry::Copied);
+        self.copies += 1;
+        Copy(self.copies, self.server.data.clone())
+    }
+
+    /// The server starts again, with its data or with a copy.
+    pub(super) fn restart(&mut self, with: Option<Copy>) {
+        let now = self.server_now();
+        let (with, data) = match with {
+            Some(Copy(number, data)) => (Some(number), data),
+            None => (None, std::mem::take(&mut self.server.data)),
+        };
+        self.server.restart(data, now);
+        self.is_up = true;
+        self.log.push(Entry::Restarts { now, with });
+    }
+
+    pub(super) fn flush(&mut self) {
+        self.note(|| "the server is flushed".to_owned());
+        self.server.flush();
+        self.log.push(Entry::Flushed);
+    }
+
     /// Checks what the last step did.
-    pub(super) fn check_step(&mut self) {
+    fn check_step(&mut self) {
         for event in std::mem::take(&mut self.server.events) {
             self.note(|| format!("server {event:?}"));
             let calm = self.plan.is_calm();

@@ -1,0 +1,60 @@
+//! What the server of a run is asked, and what it answers. Backends repeat such runs with the
+//! scripts of a real server.
+
+use std::sync::Arc;
+
+use super::server::Sent;
+use crate::lease::{Enter, Entered, Heartbeat, Leave, LockState, Target, Terms};
+
+/// A step.
+#[derive(Clone, Debug)]
+pub(crate) enum Asked {
+    Enter(Target, Enter),
+    Heartbeat(Target, Vec<String>),
+    Release(Target, String, Leave),
+    Ping,
+}
+
+/// The answer to a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answered {
+    Entered(Entered),
+    Heartbeat(Heartbeat),
+    Released(bool),
+    Pong,
+}
+
+/// Something that happens to the server. Times are in microseconds of the server.
+#[derive(Clone, Debug)]
+pub(crate) enum Entry {
+    /// Somebody listens on this inbox from now on.
+    Listens(String),
+    /// Nobody listens on this inbox any more.
+    Deaf(String),
+    Step {
+        now: u64,
+        asked: Asked,
+        terms: Arc<Terms>,
+        /// Whether the client of this request has an inbox.
+        listens: bool,
+        answered: Answered,
+        sent: Vec<Sent>,
+    },
+    /// A copy of the data is made. Copies have the numbers 1, 2, …
+    Copied,
+    /// The server starts again, with its data or with those of a copy. The copy 0 is empty.
+    Restarts { now: u64, with: Option<usize> },
+    /// All data is deleted.
+    Flushed,
+}
+
+impl Answered {
+    /// Returns the state of the lock in this answer.
+    pub(super) fn lock_state(&mut self) -> Option<&mut LockState> {
+        match self {
+            Self::Entered(Entered::Queued { lock_state, .. }) => Some(lock_state),
+            Self::Heartbeat(heartbeat) => Some(&mut heartbeat.lock_state),
+            _ => None,
+        }
+    }
+}
