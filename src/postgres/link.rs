@@ -65,6 +65,14 @@ impl PgStore {
     }
 }
 
+#[cfg(test)]
+impl PgStore {
+    /// Returns the steps of such a client on this connection.
+    pub(super) fn steps(&self, client: Lent, terms: Arc<Terms>, listens: bool) -> impl Link {
+        PgLink::new(self.setup.clone(), terms, client, listens)
+    }
+}
+
 impl Store for PgStore {
     fn backend(&self) -> &'static str {
         "postgres"
@@ -146,9 +154,19 @@ impl PgLink {
         };
         #[allow(clippy::disallowed_methods)] // The thread of the client has a runtime of its own.
         tokio::spawn(tidy(Arc::downgrade(&steps), setup.calls.tidy.clone()));
-        let dash = if ear.is_some() { "" } else { "-" };
-        let plain = |text: &str| text.replace('\0', "\u{fffd}");
+        let listens = ear.is_some();
         Ok(Self {
+            ear,
+            prepared,
+            ..Self::new(setup, terms, steps, listens)
+        })
+    }
+
+    /// Runs steps on this connection, for a client that listens on its inbox, or does not.
+    fn new(setup: Arc<Setup>, terms: Arc<Terms>, steps: Lent, listens: bool) -> Self {
+        let dash = if listens { "" } else { "-" };
+        let plain = |text: &str| text.replace('\0', "\u{fffd}");
+        Self {
             inbox: format!("{dash}{}", terms.inbox),
             owner: format!(
                 "{} {} {}",
@@ -159,9 +177,9 @@ impl PgLink {
             setup,
             terms,
             steps,
-            ear,
-            prepared,
-        })
+            ear: None,
+            prepared: None,
+        }
     }
 
     /// Calls a function that returns one value.

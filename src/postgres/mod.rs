@@ -101,6 +101,9 @@ mod answers;
 mod client;
 mod link;
 mod options;
+#[cfg(all(test, target_os = "linux"))]
+#[path = "../../tests/replay/postgres.rs"]
+mod replay;
 mod source;
 mod sql;
 #[cfg_attr(not(feature = "postgres-tls"), path = "tls_none.rs")]

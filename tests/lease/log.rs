@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::server::Sent;
-use crate::lease::{Enter, Entered, Heartbeat, Leave, LockState, Target, Terms};
+use crate::lease::{Enter, Entered, Heartbeat, Leave, Target, Terms};
 
 /// A step.
 #[derive(Clone, Debug)]
@@ -46,15 +46,4 @@ pub(crate) enum Entry {
     Restarts { now: u64, with: Option<usize> },
     /// All data is deleted.
     Flushed,
-}
-
-impl Answered {
-    /// Returns the state of the lock in this answer.
-    pub(super) fn lock_state(&mut self) -> Option<&mut LockState> {
-        match self {
-            Self::Entered(Entered::Queued { lock_state, .. }) => Some(lock_state),
-            Self::Heartbeat(heartbeat) => Some(&mut heartbeat.lock_state),
-            _ => None,
-        }
-    }
 }

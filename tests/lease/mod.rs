@@ -26,10 +26,12 @@ mod replay;
 mod server;
 mod world;
 
+use log::Entry;
 pub(crate) use log::{Answered, Asked};
 use network::{Cable, Cell, Simulated};
-pub(crate) use replay::{Replay, replay};
-use log::Entry;
+pub(crate) use replay::{Replay, in_order, replay};
+pub(crate) use server::Sent;
+pub(crate) use world::BEGINS;
 use world::{Copy, Dice, Held, Inside, Nature, Plan, Process, Shared, World};
 
 use super::actor::Actor;

@@ -1,18 +1,17 @@
 //! Runs of the simulation that a backend repeats with its own server.
 
+use std::sync::Arc;
+
 use super::log::{Answered, Asked, Entry};
 use super::server::Sent;
 use super::world::Plan;
 use super::{number, run};
-use crate::lease::{LockState, Terms};
+use crate::lease::Terms;
 
 /// A server that takes the place of the one in plain Rust.
 pub(crate) trait Replay {
-    /// Whether the answers name a holder that shares the lock.
-    const NAMES_READERS: bool;
-
-    /// Whether it can lose data, or have older data.
-    const LOSES_DATA: bool;
+    /// Whether it can lose data, or have older data, and its time can go back.
+    const GOES_BACK: bool;
 
     /// Somebody listens on this inbox from now on, or nobody does.
     fn hear(&mut self, inbox: &str, hears: bool);
@@ -31,13 +30,24 @@ pub(crate) trait Replay {
         &mut self,
         now: u64,
         asked: &Asked,
-        terms: &Terms,
+        terms: &Arc<Terms>,
         listens: bool,
     ) -> (Option<Answered>, Vec<Sent>);
+
+    /// Returns whether an answer, and everything that is sent, is what was expected.
+    fn agrees(&mut self, expected: (&Answered, &[Sent]), received: (&Answered, &[Sent])) -> bool {
+        expected.0 == received.0 && in_order(expected.1) == in_order(received.1)
+    }
 }
 
-/// Runs the simulation with many seeds, and repeats each run. Each answer must be the same, and
-/// everything that is sent, in any order.
+/// A step sends its messages in any order.
+pub(crate) fn in_order(sent: &[Sent]) -> Vec<&Sent> {
+    let mut all: Vec<_> = sent.iter().collect();
+    all.sort_by_cached_key(|it| format!("{it:?}"));
+    all
+}
+
+/// Runs the simulation with many seeds, and repeats each run.
 pub(crate) fn replay<R: Replay>(seeds: u64, mut new: impl FnMut(u64) -> R) {
     let first = number("STANCHION_SEED");
     let seeds = number("STANCHION_SEEDS").unwrap_or(if first.is_some() { 1 } else { seeds });
@@ -45,15 +55,15 @@ pub(crate) fn replay<R: Replay>(seeds: u64, mut new: impl FnMut(u64) -> R) {
     let mut steps = 0;
     for seed in first..first + seeds {
         let mut plan = Plan::of(seed);
-        if !R::LOSES_DATA {
-            plan.keep_data();
+        if !R::GOES_BACK {
+            plan.never_go_back();
         }
         let log = run(&plan, false).log;
         steps += log.len();
         let mut server = new(seed);
         for (index, entry) in log.iter().enumerate() {
             if let Err(difference) = repeat(&mut server, entry) {
-                let before = &log[index.saturating_sub(12)..index];
+                let before = &log[index.saturating_sub(8)..index];
                 let before: String = before.iter().map(|it| format!("{it:?}\n")).collect();
                 panic!("{before}{plan:?}\nentry {index}: {difference}");
             }
@@ -79,9 +89,9 @@ fn repeat<R: Replay>(server: &mut R, entry: &Entry) -> Result<(), String> {
             sent,
         } => {
             let (theirs, their_sent) = server.step(*now, asked, terms, *listens);
-            let known = |answered: &Answered| known::<R>(answered.clone());
-            let same = theirs.as_ref().map(known) == Some(known(answered));
-            if !same || in_order(&their_sent) != in_order(sent) {
+            let (expected, received) = ((answered, &sent[..]), &their_sent[..]);
+            let agrees = |theirs| server.agrees(expected, (theirs, received));
+            if !theirs.as_ref().is_some_and(agrees) {
                 return Err(format!(
                     "{now} {asked:?}\n expected {answered:?}, {sent:?}\n received {theirs:?}, {their_sent:?}"
                 ));
@@ -89,21 +99,4 @@ fn repeat<R: Replay>(server: &mut R, entry: &Entry) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-fn in_order(sent: &[Sent]) -> Vec<String> {
-    let mut all: Vec<_> = sent.iter().map(|it| format!("{it:?}")).collect();
-    all.sort();
-    all
-}
-
-/// Leaves out what such a server does not say.
-fn known<R: Replay>(mut answered: Answered) -> Answered {
-    let state: Option<&mut LockState> = answered.lock_state();
-    if let Some(state) = state
-        && !R::NAMES_READERS
-    {
-        state.holder = state.holder.take().filter(|it| it.is_exclusive);
-    }
-    answered
 }

@@ -57,7 +57,7 @@ pub(super) enum Event {
 }
 
 /// What a step sends: an inbox and a notice. [`Server::hears`] says who listens.
-pub(super) type Sent = (String, Notice);
+pub(crate) type Sent = (String, Notice);
 
 /// What a server keeps, and loses if it is flushed.
 #[derive(Clone, Default)]

@@ -30,6 +30,9 @@ use crate::lease::{LeaseHold, Terms};
 
 pub(super) type Shared = Arc<Cell<World>>;
 
+/// The server's time when a run begins: it has run for an hour.
+pub(crate) const BEGINS: u64 = 3_600_000_000;
+
 /// Random numbers: splitmix64.
 #[derive(Clone, Debug)]
 pub(super) struct Dice(u64);
@@ -152,10 +155,11 @@ impl Plan {
         }
     }
 
-    /// Leaves out what makes a server lose data.
-    pub(super) fn keep_data(&mut self) {
+    /// Leaves out what makes a server lose data, or sets its clock back.
+    pub(super) fn never_go_back(&mut self) {
         let faults = &mut self.faults;
         (faults.forgetful_restarts, faults.failovers, faults.flushes) = (0, 0, 0);
+        faults.set_back = 0;
     }
 
     pub(super) fn is_calm(&self) -> bool {
@@ -275,10 +279,9 @@ impl World {
         self.dice.millis(1, slowest)
     }
 
-    /// Returns the server's time. It has run for an hour when the run begins.
     pub(super) fn server_now(&self) -> u64 {
         let elapsed = self.begun.elapsed().as_micros() as u64;
-        3_600_000_000 + elapsed - self.set_back
+        BEGINS + elapsed - self.set_back
     }
 
     pub(super) fn set_clock_back(&mut self, by: Duration) {

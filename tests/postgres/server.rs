@@ -283,7 +283,7 @@ pub(crate) fn programs() -> Option<PathBuf> {
     if let Some(newest) = found.pop() {
         return Some(newest);
     }
-    let program = crate::skip::program("initdb")?;
+    let program = super::skip::program("initdb")?;
     program.parent().map(Path::to_path_buf)
 }
 

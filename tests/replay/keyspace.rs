@@ -93,13 +93,19 @@ impl Keyspace {
             ["ZRANGE", key, from, to] => texts(self.range(key, from, to)?.iter().map(|it| &it.1)),
             ["ZRANGE", key, from, to, "WITHSCORES"] => {
                 let range = self.range(key, from, to)?;
-                let pairs = range.into_iter().flat_map(|(score, it)| [it, score.to_string()]);
+                let pairs = range
+                    .into_iter()
+                    .flat_map(|(score, it)| [it, score.to_string()]);
                 Reply::List(pairs.map(Reply::Text).collect())
             }
             ["ZRANGEBYSCORE", key, "-inf", most] => {
                 let most: f64 = most.parse().ok()?;
                 let all = self.in_order(key)?;
-                texts(all.iter().filter(|(score, _)| *score <= most).map(|it| &it.1))
+                texts(
+                    all.iter()
+                        .filter(|(score, _)| *score <= most)
+                        .map(|it| &it.1),
+                )
             }
             _ => return None,
         })
@@ -150,9 +156,10 @@ impl Keyspace {
     fn in_order(&self, key: &str) -> Option<Vec<(f64, String)>> {
         let mut all: Vec<_> = match self.0.get(key) {
             None => Vec::new(),
-            Some(Value::Sorted(members)) => {
-                members.iter().map(|(member, score)| (*score, member.clone())).collect()
-            }
+            Some(Value::Sorted(members)) => members
+                .iter()
+                .map(|(member, score)| (*score, member.clone()))
+                .collect(),
             Some(_) => return None,
         };
         // Members of one score are in alphabetic order, which they have already.
@@ -165,7 +172,11 @@ impl Keyspace {
         let all = self.in_order(key)?;
         let rank = |text: &str| -> Option<i64> {
             let rank: i64 = text.parse().ok()?;
-            Some(if rank < 0 { all.len() as i64 + rank } else { rank })
+            Some(if rank < 0 {
+                all.len() as i64 + rank
+            } else {
+                rank
+            })
         };
         let (from, to) = (rank(from)?.max(0) as usize, rank(to)?);
         let count = (to + 1 - from as i64).max(0) as usize;

@@ -11,6 +11,7 @@ mod keyspace;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ::redis::Value;
 use keyspace::{Keyspace, Reply};
@@ -18,8 +19,8 @@ use mlua::{Function, Lua, Table, Value as LuaValue, Variadic};
 
 use super::replies;
 use super::scripts::{self, Keys, Script, TEXTS};
-use crate::lease::simulation::{Answered, Asked, Replay, replay};
-use crate::lease::{Notice, Target, Terms};
+use crate::lease::simulation::{Answered, Asked, Replay, Sent, replay};
+use crate::lease::{Target, Terms};
 
 /// What the scripts see of their server.
 #[derive(Default)]
@@ -32,7 +33,7 @@ struct Server {
     born: u64,
     is_flushed: bool,
     inboxes: BTreeSet<String>,
-    sent: Vec<(String, Notice)>,
+    sent: Vec<Sent>,
 }
 
 impl Server {
@@ -46,7 +47,8 @@ impl Server {
                 let hears = self.inboxes.contains(inbox);
                 if hears {
                     let message = Value::SimpleString(message.to_owned());
-                    self.sent.push((inbox.to_owned(), replies::notice(&message)?));
+                    self.sent
+                        .push((inbox.to_owned(), replies::notice(&message)?));
                 }
                 hears.into()
             }
@@ -91,7 +93,10 @@ impl Scripted {
             lua.globals().set("redis", redis)?;
         }
         // The first line is for the server.
-        let body = |text: &str| text.split_once('\n').map_or(String::new(), |it| it.1.to_owned());
+        let body = |text: &str| {
+            text.split_once('\n')
+                .map_or(String::new(), |it| it.1.to_owned())
+        };
         let load = |text: &&str| lua.load(body(text)).into_function();
         let scripts = TEXTS.iter().map(load).collect::<mlua::Result<_>>()?;
         Ok(Self {
@@ -156,8 +161,7 @@ fn from_lua(value: &LuaValue) -> Value {
 }
 
 impl Replay for Scripted {
-    const NAMES_READERS: bool = true;
-    const LOSES_DATA: bool = true;
+    const GOES_BACK: bool = true;
 
     fn hear(&mut self, inbox: &str, hears: bool) {
         let inboxes = &mut self.server.borrow_mut().inboxes;
@@ -195,9 +199,9 @@ impl Replay for Scripted {
         &mut self,
         now: u64,
         asked: &Asked,
-        terms: &Terms,
+        terms: &Arc<Terms>,
         listens: bool,
-    ) -> (Option<Answered>, Vec<(String, Notice)>) {
+    ) -> (Option<Answered>, Vec<Sent>) {
         self.server.borrow_mut().now = now;
         let answered = match asked {
             Asked::Enter(target, request) => {

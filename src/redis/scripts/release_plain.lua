@@ -6,7 +6,7 @@ if state and ARGV[3] == 'release' then
   local next = plain and redis.call('ZRANGE', KEYS[2], 0, 0)[1]
   if plain and not next and number == turn then
     -- No waiter.
-    redis.call('SET', KEYS[6], last .. ' idle')
+    redis.call('SET', KEYS[6], turn .. ' idle')
     redis.call('SET', KEYS[1], string.format('%s%s %s 0 %s %s ', head, last, till, due, flags), 'EX', TTL)
     return 1
   end
