@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use stanchion::{ErrorKind, Lock};
 
-use crate::subject::{Subject, Waiter, answer, assert_idle, held, queued, tried};
+use crate::subject::{Subject, Waiter, answer, assert_idle, held, offered, queued, tried};
 use crate::support::{Polled, assert_pending, in_runtime, kind_of};
 
 /// Serves the waiters, and asserts that each acquires in its turn.
@@ -71,6 +71,7 @@ pub(crate) fn p10_a_newcomer_never_overtakes_an_offer<S: Subject>() {
     let guard = held::<S>(&lock);
     let mut waiter = queued::<S>(&lock);
     drop(guard);
+    offered::<S>(&lock);
     assert!(tried::<S>(&newcomer).is_none(), "it is on offer");
     let mut refused = Polled::new(newcomer.acquire().timeout(Duration::ZERO));
     assert_eq!(kind_of(answer::<S, _>(&mut refused)), ErrorKind::TimedOut);

@@ -56,19 +56,27 @@ pub(crate) trait Subject: Sized + 'static {
 pub(crate) type GuardOf<S> = <<S as Subject>::Lock as Lock>::Guard;
 pub(crate) type Waiter<S> = Polled<Acquire<GuardOf<S>>>;
 
-/// A waiter that has been polled once and waits.
+/// A waiter that has been polled once and waits. Nobody else joins or leaves the queue meanwhile.
 pub(crate) fn queued<S: Subject>(lock: &S::Lock) -> Waiter<S> {
-    let line = || {
-        let status = Polled::new(lock.status()).finish().expect("a status");
-        status.waiters.len()
-    };
-    let before = if S::REMOTE { line() } else { 0 };
+    let before = if S::REMOTE { waiting::<S>(lock) } else { 0 };
     let mut waiter = Polled::new(lock.acquire());
     assert_pending!(waiter.poll().map(|it| it.map(drop)));
     if S::REMOTE {
-        eventually("queued", || line() > before);
+        eventually("queued", || waiting::<S>(lock) > before);
     }
     waiter
+}
+
+/// Waits until the only waiter has an offer. A release reaches a server later.
+pub(crate) fn offered<S: Subject>(lock: &S::Lock) {
+    if S::REMOTE {
+        eventually("offered", || waiting::<S>(lock) == 0);
+    }
+}
+
+fn waiting<S: Subject>(lock: &S::Lock) -> usize {
+    let status = Polled::new(lock.status()).finish().expect("a status");
+    status.waiters.len()
 }
 
 /// Returns the guard of a free lock.
