@@ -36,18 +36,24 @@ use world::{Copy, Dice, Held, Inside, Nature, Plan, Process, Shared, World};
 
 use super::actor::Actor;
 use super::ambient::simulated;
-use super::{Client, LeaseHold, LeaseLock, LeasePending, OnDisconnect, Settings};
+use super::{
+    Client, Enter, Entered, Kind, LeaseHold, LeaseLock, LeasePending, Leave, OnDisconnect,
+    Settings, Target, Terms,
+};
 use crate::backend::{Hold, Mode, Pending, Request};
 use crate::error::{ErrorKind, Result};
 
+/// The name of the lock.
+const NAME: &str = "a";
 /// How long faults happen.
 const FAULTS: Duration = Duration::from_secs(4);
 /// How long everything may take after the last fault.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn settings(plan: &Plan) -> Settings {
+fn settings(plan: &Plan, client: usize) -> Settings {
+    let is_odd = plan.odd_lease && client == 1;
     Settings {
-        lease: Duration::from_secs(1),
+        lease: Duration::from_millis(if is_odd { 1300 } else { 1000 }),
         patience: Duration::from_millis(600),
         claim_window: Duration::from_millis(plan.claim_window),
         max_hold: None,
@@ -104,7 +110,7 @@ impl Life {
     fn begin(world: &Shared, number: usize, dice: &mut Dice) -> Self {
         let process = Cell::new(Process::default());
         let store = Arc::new(Simulated::new(world.clone(), number));
-        let (client, parts) = Client::parts(store, settings(world.lock().plan()));
+        let (client, parts) = Client::parts(store, settings(world.lock().plan(), number));
         let actor = async {
             Actor::begin(parts).await?.run().await;
             Ok(())
@@ -112,10 +118,11 @@ impl Life {
         let actor = tokio::spawn(Inside::new(number, process.clone(), actor));
         let client = Arc::new(client);
         let Plan { kind, callers, .. } = world.lock().plan().clone();
+        let name = NAME.to_owned();
         let lock = match kind {
-            0 => client.lock("a".to_owned()),
-            1 => client.rwlock("a".to_owned()),
-            permits => client.semaphore("a".to_owned(), permits).expect("permits"),
+            0 => client.lock(name),
+            1 => client.rwlock(name),
+            permits => client.semaphore(name, permits).expect("permits"),
         };
         world.lock().limit = lock.limit();
         let callers = (0..callers).map(|_| {
@@ -159,6 +166,57 @@ async fn live(world: &Shared) {
         let left = world.server.records();
         world.require(left == 0, || format!("{left} records are left"));
     }
+    arrive_late(world).await;
+}
+
+/// When all leases and all quarantines are over, a caller with another lease finds the lock free.
+async fn arrive_late(world: &Shared) {
+    let (kind, limit, mut settings) = {
+        let world = world.lock();
+        let kind = match world.plan().kind {
+            0 => Kind::Lock,
+            1 => Kind::RwLock,
+            _ => Kind::Semaphore,
+        };
+        (kind, world.limit, settings(world.plan(), 0))
+    };
+    settings.lease = Duration::from_secs(5);
+    let terms = Arc::new(Terms {
+        inbox: "late".to_owned(),
+        pid: 1,
+        host: "late".to_owned(),
+        settings,
+    });
+    let target = Target {
+        name: NAME.to_owned(),
+        kind,
+        limit,
+        place: "simulated:/a".into(),
+    };
+    let mut answer = None;
+    for id in 1..=2 {
+        sleep(Duration::from_secs(8)).await;
+        let request = Enter {
+            id: format!("{id:032x}"),
+            mode: match kind {
+                Kind::Semaphore => Mode::Permits(limit),
+                _ => Mode::Exclusive,
+            },
+            max_waiting: None,
+            try_only: true,
+            is_known: false,
+            token: None,
+            returned: None,
+        };
+        let leaves = Asked::Release(target.clone(), request.id.clone(), Leave::Hold);
+        let enters = Asked::Enter(target.clone(), request);
+        answer = Some(world.lock().serve(&enters, &terms).0);
+        world.lock().serve(&leaves, &terms);
+    }
+    let is_free = matches!(answer, Some(Answered::Entered(Entered::Granted(_))));
+    world
+        .lock()
+        .require(is_free, || format!("a late caller is answered {answer:?}"));
 }
 
 /// Lets all callers end, then all clients.
@@ -290,6 +348,7 @@ impl Caller {
             let mode = self.mode(&plan);
             let request = Request {
                 try_only: self.dice.chance(plan.tries),
+                max_waiting: (plan.most_waiting > 0).then_some(plan.most_waiting as usize),
                 ..Request::default()
             };
             let limit = match self.dice.chance(plan.cancels) {
@@ -304,7 +363,12 @@ impl Caller {
                 Ok(Ok(None)) => self.require(request.try_only, "a wait was refused"),
                 Ok(Err(error)) => {
                     let text = format!("a wait failed: {error}");
-                    self.require(error.kind() == ErrorKind::Busy, &text);
+                    let is_expected = match error.kind() {
+                        ErrorKind::Busy => plan.most_waiting > 0,
+                        ErrorKind::Incompatible => plan.odd_lease,
+                        _ => false,
+                    };
+                    self.require(is_expected, &text);
                 }
                 // The wait was dropped.
                 Err(_) => {}

@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::log::{Answered, Asked};
 use crate::backend::Mode;
 use crate::lease::{
-    Enter, Entered, Grant, Heartbeat, Leave, LockState, Member, Notice, Pulse, Target, Terms,
+    Enter, Entered, Grant, Heartbeat, Leave, LockState, Member, Mismatch, Notice, Pulse, Target,
+    Terms,
 };
 
 /// A holder or a waiter.
@@ -269,6 +270,10 @@ impl Step<'_> {
         holders.map(|it| it.shares).sum()
     }
 
+    fn is_in_use(&self) -> bool {
+        self.used() > 0 || !self.lock.queue.is_empty()
+    }
+
     fn turn_of(&self, id: &str) -> u64 {
         self.lock.records.get(id).map_or(0, |it| it.turn)
     }
@@ -435,6 +440,18 @@ impl Step<'_> {
 
     fn enter(&mut self, request: &Enter, mut new: Record) -> Entered {
         let id = &*request.id;
+        let lease = micros(new.terms.settings.lease);
+        if lease != self.lock.lease && self.is_in_use() {
+            // It may only be in use by callers that died.
+            self.check_server();
+            self.reap();
+            self.grant(None);
+            if self.is_in_use() {
+                let lease = Duration::from_micros(self.lock.lease);
+                return Entered::Mismatch(Mismatch::Lease(lease));
+            }
+        }
+        self.lock.lease = lease;
         self.check_server();
         if self.turn_of(id) > 0 && Some(self.turn_of(id)) == request.returned {
             self.keep_waiting(id);
@@ -482,7 +499,7 @@ impl Step<'_> {
             if request.try_only {
                 return Entered::Refused;
             }
-            if request.max_waiting.is_some_and(|most| waiting >= most) {
+            if is_new && request.max_waiting.is_some_and(|most| waiting >= most) {
                 return Entered::TooMany(waiting as u64);
             }
             self.queue(id, new, is_new);

@@ -108,6 +108,10 @@ pub(super) struct Plan {
     pub(super) listens: bool,
     pub(super) cancels: u64,
     pub(super) tries: u64,
+    /// How many may wait, or 0.
+    pub(super) most_waiting: u64,
+    /// The second client has another lease, which is a fault of its user.
+    pub(super) odd_lease: bool,
     pub(super) faults: Faults,
 }
 
@@ -151,6 +155,12 @@ impl Plan {
             listens: dice.chance(85),
             cancels: if dice.chance(50) { 20 } else { 0 },
             tries: if dice.chance(30) { 20 } else { 0 },
+            most_waiting: if dice.chance(15) {
+                dice.between(1, 2)
+            } else {
+                0
+            },
+            odd_lease: !calm && dice.chance(10),
             faults,
         }
     }
@@ -190,6 +200,8 @@ impl Plan {
         with(|it| it.faults.unpolled = 0);
         with(|it| it.cancels = 0);
         with(|it| it.tries = 0);
+        with(|it| it.most_waiting = 0);
+        with(|it| it.odd_lease = false);
         with(|it| it.clients = (it.clients - 1).max(1));
         with(|it| it.callers = (it.callers - 1).max(1));
         with(|it| it.rounds = (it.rounds - 1).max(1));

@@ -19,7 +19,7 @@ mod server;
 #[path = "../crew/skip.rs"]
 mod skip;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -107,6 +107,8 @@ impl Database {
 struct Run<'a> {
     database: &'a Database,
     ticks: Ticks,
+    /// The inboxes on which somebody listens.
+    inboxes: BTreeSet<String>,
     /// Whether a step was run. Until then the database has nothing that it can have forgotten.
     is_used: bool,
 }
@@ -118,6 +120,7 @@ impl<'a> Run<'a> {
         let run = Self {
             database,
             ticks: Ticks::default(),
+            inboxes: BTreeSet::new(),
             is_used: false,
         };
         run.mark(0);
@@ -156,6 +159,13 @@ impl Replay for Run<'_> {
     const GOES_BACK: bool = false;
 
     fn hear(&mut self, inbox: &str, hears: bool) {
+        // Each call of the function takes the lock once more.
+        if hears && !self.inboxes.insert(inbox.to_owned()) {
+            return;
+        }
+        if !hears {
+            self.inboxes.remove(inbox);
+        }
         let (listen, lock) = match hears {
             true => ("LISTEN", "pg_advisory_lock_shared"),
             false => ("UNLISTEN", "pg_advisory_unlock_shared"),
@@ -169,6 +179,7 @@ impl Replay for Run<'_> {
 
     fn restart(&mut self, now: u64, with: Option<usize>) {
         assert_eq!(with, None, "a database keeps its data");
+        self.inboxes.clear();
         self.database
             .told("UNLISTEN *; SELECT pg_advisory_unlock_all()");
         self.database.told(r#"DELETE FROM "stanchion".marker"#);

@@ -1,5 +1,5 @@
 -- Acquires a lock, queues, or repeats either.
---   most_: the most waiters there may be, or -1; try_: do not queue;
+--   most_: the most waiters there may be for a new id, or -1; try_: do not queue;
 --   token_: the token of a hold to assert, or 0;
 --   returned_: the turn that the waiter gave back last, or 0. The server may not have received that
 --   yet.
@@ -36,7 +36,11 @@ BEGIN
   ELSIF l.shares <> shares_ THEN
     RETURN concat_ws(' ', 5, 'limit', l.shares, shares_);
   ELSIF l.lease <> lease_ AND (l.used > 0 OR l.waiting > 0) THEN
-    RETURN concat_ws(' ', 5, 'lease', l.lease, lease_);
+    l := reap(check_server(l, quarantine_));
+    l := grant_next(l, NULL);
+    IF l.used > 0 OR l.waiting > 0 THEN
+      RETURN save(l, concat_ws(' ', 5, 'lease', l.lease, lease_));
+    END IF;
   END IF;
   l.lease := lease_;
   -- The usual case in few statements: a plain lock is free, and nothing is overdue. All other cases
@@ -104,8 +108,11 @@ BEGIN
   IF token_ > 0 THEN
     -- The hold of this caller is no longer on record. Its token shows whether the lock was granted
     -- since.
-    IF l.used + r.cost > l.shares OR r.mode <> 'p' AND l.token > token_ OR NOT is_open(l, r.mode, greatest(l.last, token_)) THEN
+    IF l.used + r.cost > l.shares OR r.mode <> 'p' AND l.token > token_ THEN
       RETURN save(l, '6'::text);
+    END IF;
+    IF NOT is_open(l, r.mode, greatest(l.last, token_)) THEN
+      RAISE EXCEPTION 'a transaction has asserted another hold of this lock' USING ERRCODE = '55P03';
     END IF;
     l.token := greatest(l.token, token_);
     l.last := greatest(l.last, token_);
@@ -134,7 +141,7 @@ BEGIN
     IF try_ THEN
       l.fenced := l.waiting > 0 AND l.fenced;
       RETURN save(l, '3'::text);
-    ELSIF most_ >= 0 AND l.waiting >= most_ THEN
+    ELSIF fresh AND most_ >= 0 AND l.waiting >= most_ THEN
       l.fenced := l.waiting > 0 AND l.fenced;
       RETURN save(l, concat_ws(' ', 4, l.waiting));
     END IF;

@@ -69,17 +69,24 @@ DECLARE
   l "@schema@".locks;
   t bigint := clock();
   removed bigint := 0;
+  kept boolean;
 BEGIN
   FOR l IN
     SELECT * FROM locks
-      WHERE last < t - unused_ AND used = 0 AND waiting = 0 AND until <= t
+      WHERE last < t - unused_ AND until <= t AND (due <= t OR used = 0 AND waiting = 0)
         AND (run IS NULL OR EXISTS (SELECT FROM marker WHERE marker.run = locks.run OR born < t - unused_))
       LIMIT 100
   LOOP
     CONTINUE WHEN NOT pg_try_advisory_xact_lock(hashtextextended('@schema@/' || l.name, 0));
     SELECT * INTO l FROM locks WHERE number = l.number AND last = l.last FOR UPDATE SKIP LOCKED;
-    IF FOUND AND forget(l) THEN
+    CONTINUE WHEN NOT FOUND;
+    -- What is left of callers that died is overdue.
+    l.last := greatest(l.last, t);
+    l := reap(l);
+    IF l.waiting = 0 AND forget(l) THEN
       removed := removed + 1;
+    ELSE
+      kept := save(grant_next(l, NULL), true);
     END IF;
   END LOOP;
   RETURN removed;

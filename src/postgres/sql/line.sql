@@ -121,8 +121,9 @@ BEGIN
   ELSIF was IS NULL THEN
     INSERT INTO entries SELECT r.*;
   ELSE
+    -- A writer that was forgotten comes back as a reader with another cost and mode.
     UPDATE entries SET state = 'h', turn = r.turn, token = r.token, offered = r.offered,
-      crashed = r.crashed, expiry = r.expiry
+      crashed = r.crashed, expiry = r.expiry, cost = r.cost, mode = r.mode
     WHERE lock = r.lock AND id = r.id;
   END IF;
   l.due := least(l.due, expiry_);

@@ -2,7 +2,7 @@
 --   3 identity of the lock: '<protocol> <kind> <limit> <lease>',
 --   4 id,
 --   5 wish: 'cost mode drops patience claim-window delay inbox pid host label',
---   6 (optional) the most waiters there may be, or -1,
+--   6 (optional) the most waiters there may be for a new id, or -1,
 --   7 (optional) 1 to try only,
 --   8 (optional) the token of a hold to assert, or 0,
 --   9 (optional) the turn that the waiter gave back last. The server may not have received that
@@ -20,7 +20,17 @@ local first = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
 if state then
   if S.kind ~= kind then return {5, 'kind', S.kind, kind} end
   if S.limit ~= tonumber(limit) then return {5, 'limit', tostring(S.limit), limit} end
-  if S.lease ~= tonumber(lease) and (S.used > 0 or first) then return {5, 'lease', tostring(S.lease), lease} end
+  if S.lease ~= tonumber(lease) and (S.used > 0 or first) then
+    -- It may only be in use by callers that died.
+    check_server()
+    reap()
+    grant()
+    first = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
+    if S.used > 0 or first then
+      save()
+      return {5, 'lease', tostring(S.lease), lease}
+    end
+  end
 end
 S.identity, S.limit, S.lease = ARGV[3], tonumber(limit), tonumber(lease)
 if not state then
@@ -93,7 +103,7 @@ if r.turn == 0 and (new or not redis.call('ZSCORE', KEYS[2], me)) then
   elseif ARGV[7] == '1' then
     save()
     return {3}
-  elseif ARGV[6] and ARGV[6] ~= '-1' and redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[6]) then
+  elseif new and ARGV[6] and ARGV[6] ~= '-1' and redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[6]) then
     save()
     return {4, redis.call('ZCARD', KEYS[2])}
   else
