@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::log::{Answered, Asked};
-use super::server::Sent;
+use super::server::{Bug, Sent};
 use super::world::{Shared, World};
 use crate::backend::BoxFuture;
 use crate::error::{Error, ErrorKind, Result};
@@ -186,7 +186,10 @@ impl SimulatedLink {
         let client = world.connections[link as usize].client;
         world.note(|| format!("client {client} sends through {link}: {asked:?}"));
         let arrival = Instant::now() + world.delay();
-        let arrival = arrival.max(world.connections[link as usize].arrival);
+        let arrival = match world.plan().bug {
+            Some(Bug::Reordering) => arrival,
+            _ => arrival.max(world.connections[link as usize].arrival),
+        };
         world.connections[link as usize].arrival = arrival;
         drop(world);
         tokio::spawn(async move {

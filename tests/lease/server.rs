@@ -47,14 +47,74 @@ struct Lock {
     queue: BTreeSet<(u64, String)>,
 }
 
+/// A rule that is broken on purpose. The simulation must notice it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bug {
+    /// After a loss of data, the lock is granted at once.
+    NoQuarantine,
+    /// A restart does not change which server this is.
+    SameServer,
+    /// A hold ends after half of its lease.
+    ShortLease,
+    /// A heartbeat says that a hold is renewed, and does not renew it.
+    NoRenewal,
+    /// A heartbeat says that an offer is claimed, and leaves it an offer.
+    NoClaim,
+    /// A newcomer is granted what is free, whoever waits.
+    Overtaking,
+    /// The token of a grant is the arrival number.
+    ArrivalToken,
+    /// What is overdue is not removed.
+    NoReaping,
+    /// A waiter that leaves stays in the queue.
+    LeavesNothing,
+    /// Each holder counts as one share.
+    OneShareEach,
+    /// Requests of one connection overtake each other.
+    Reordering,
+    /// The clocks of clients run at half the speed.
+    SlowClocks,
+}
+
+impl Bug {
+    pub(super) const ALL: [Self; 12] = [
+        Self::NoQuarantine,
+        Self::SameServer,
+        Self::ShortLease,
+        Self::NoRenewal,
+        Self::NoClaim,
+        Self::Overtaking,
+        Self::ArrivalToken,
+        Self::NoReaping,
+        Self::LeavesNothing,
+        Self::OneShareEach,
+        Self::Reordering,
+        Self::SlowClocks,
+    ];
+}
+
 /// What a step did, for the checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    Arrived { id: String, number: u64 },
-    Granted { id: String, shares: u32 },
-    PassedOn { id: String },
-    Bypassed { id: String },
-    Expired { id: String },
+    Arrived {
+        id: String,
+        number: u64,
+    },
+    Granted {
+        id: String,
+        shares: u32,
+        /// Whether somebody waits who arrived before.
+        overtakes: bool,
+    },
+    PassedOn {
+        id: String,
+    },
+    Bypassed {
+        id: String,
+    },
+    Expired {
+        id: String,
+    },
 }
 
 /// What a step sends: an inbox and a notice. [`Server::hears`] says who listens.
@@ -86,12 +146,14 @@ pub(super) struct Server {
     is_flushed: bool,
     /// The connection that listens on each inbox.
     inboxes: BTreeMap<String, u64>,
+    bug: Option<Bug>,
     pub(super) events: Vec<Event>,
     pub(super) sent: Vec<Sent>,
 }
 
 /// A step under way.
 struct Step<'a> {
+    bug: Option<Bug>,
     now: u64,
     run: u64,
     lock: &'a mut Lock,
@@ -105,6 +167,13 @@ fn micros(duration: Duration) -> u64 {
 }
 
 impl Server {
+    pub(super) fn new(bug: Option<Bug>) -> Self {
+        Self {
+            bug,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn listen(&mut self, inbox: &str, link: u64) {
         self.inboxes.insert(inbox.to_owned(), link);
     }
@@ -125,8 +194,9 @@ impl Server {
     pub(super) fn restart(&mut self, data: Data, now: u64) {
         *self = Self {
             data,
-            run: self.run + 1,
+            run: self.run + u64::from(self.bug != Some(Bug::SameServer)),
             born: now,
+            bug: self.bug,
             ..Self::default()
         };
     }
@@ -199,11 +269,16 @@ impl Server {
         }
         let since = self.unforgotten(now).max(self.born.min(now));
         let lease = micros(terms.settings.lease);
+        let quarantine = if self.bug == Some(Bug::NoQuarantine) {
+            0
+        } else {
+            lease
+        };
         let lock = Lock {
             limit: target.limit,
             lease,
             run: self.run,
-            closed_until: since + lease,
+            closed_until: since + quarantine,
             ..Lock::default()
         };
         self.data.locks.insert(target.name.clone(), lock);
@@ -221,6 +296,7 @@ impl Server {
         }
         let lock = self.data.locks.get_mut(&target.name)?;
         let mut step = Step {
+            bug: self.bug,
             now: now.max(lock.last),
             run: self.run,
             lock,
@@ -267,7 +343,20 @@ impl Record {
 impl Step<'_> {
     fn used(&self) -> u32 {
         let holders = self.lock.records.values().filter(|it| it.turn > 0);
-        holders.map(|it| it.shares).sum()
+        match self.bug {
+            Some(Bug::OneShareEach) => holders.count() as u32,
+            _ => holders.map(|it| it.shares).sum(),
+        }
+    }
+
+    fn has(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    /// Returns when a hold ends that is renewed now.
+    fn expiry(&self) -> u64 {
+        let part = if self.has(Bug::ShortLease) { 2 } else { 1 };
+        self.now + self.lock.lease / part
     }
 
     fn is_in_use(&self) -> bool {
@@ -303,7 +392,7 @@ impl Step<'_> {
 
     /// Renews a hold, or claims an offer.
     fn renew(&mut self, id: &str) {
-        let expiry = self.now + self.lock.lease;
+        let expiry = self.expiry();
         if let Some(record) = self.lock.records.get_mut(id) {
             record.is_offer = false;
             record.expiry = expiry;
@@ -347,11 +436,16 @@ impl Step<'_> {
         let holders: Vec<_> = records.filter(|(_, it)| it.turn > 0).collect();
         let ids: Vec<_> = holders.into_iter().map(|(id, _)| id.clone()).collect();
         ids.iter().for_each(|id| self.take_back(id));
-        self.lock.closed_until = self.lock.closed_until.max(self.now + self.lock.lease);
+        if !self.has(Bug::NoQuarantine) {
+            self.lock.closed_until = self.lock.closed_until.max(self.now + self.lock.lease);
+        }
         self.lock.run = self.run;
     }
 
     fn reap(&mut self) {
+        if self.has(Bug::NoReaping) {
+            return;
+        }
         let records: Vec<_> = self.lock.records.iter().collect();
         let overdue = records
             .iter()
@@ -381,12 +475,15 @@ impl Step<'_> {
     /// Grants the lock to a request that is not in the queue. `me` is the caller of this step.
     fn give(&mut self, id: &str, me: Option<&str>) {
         let (tick, token) = (self.tick(), self.lock.last_token);
-        let (now, lease, crashed) = (self.now, self.lock.lease, self.lock.crashed);
+        let (now, expiry, crashed) = (self.now, self.expiry(), self.lock.crashed);
+        let by_arrival = self.has(Bug::ArrivalToken);
+        let first = self.lock.queue.first().map(|it| it.0);
         let Some(record) = self.lock.records.get_mut(id) else {
             return;
         };
         let token = match record.mode {
             Mode::Shared if token > 0 => token,
+            _ if by_arrival => record.number,
             _ => tick,
         };
         let grant = Grant {
@@ -394,7 +491,7 @@ impl Step<'_> {
             token,
             crashed,
         };
-        record.expiry = now + lease;
+        record.expiry = expiry;
         if Some(id) != me {
             let inbox = &record.terms.inbox;
             if record.listens && !self.inboxes.contains_key(inbox) {
@@ -411,8 +508,11 @@ impl Step<'_> {
             }
         }
         (record.turn, record.token, record.crashed) = (tick, token, crashed);
-        let (id, shares) = (id.to_owned(), record.shares);
-        self.events.push(Event::Granted { id, shares });
+        self.events.push(Event::Granted {
+            id: id.to_owned(),
+            shares: record.shares,
+            overtakes: first.is_some_and(|it| it < record.number),
+        });
         (self.lock.last, self.lock.last_token) = (tick, token);
         self.lock.crashed = false;
     }
@@ -491,7 +591,8 @@ impl Step<'_> {
             };
             let fits = self.used() + shares <= self.lock.limit;
             let waiting = self.lock.queue.len();
-            if self.head().is_none() && fits && !self.is_closed() {
+            let is_next = self.head().is_none() || self.has(Bug::Overtaking);
+            if is_next && fits && !self.is_closed() {
                 self.lock.records.entry(id.to_owned()).or_insert(new);
                 self.give(id, Some(id));
                 return self.granted(id);
@@ -557,6 +658,8 @@ impl Step<'_> {
             let now = self.now;
             match self.lock.records.get(id) {
                 Some(it) if it.turn == 0 => self.keep_waiting(id),
+                Some(it) if it.is_offer && self.has(Bug::NoClaim) => {}
+                Some(_) if self.has(Bug::NoRenewal) => {}
                 Some(it) if it.expiry > now => self.renew(id),
                 _ => {}
             }
@@ -576,7 +679,7 @@ impl Step<'_> {
         };
         let (turn, token, crashed) = (record.turn, record.token, record.crashed);
         if turn > 0 {
-            if record.is_offer {
+            if record.is_offer && !self.has(Bug::NoClaim) {
                 self.renew(id);
             }
             return Pulse::Holds(Grant {
@@ -598,6 +701,7 @@ impl Step<'_> {
                 self.take_back(id);
             }
             Leave::Pass(_) => {}
+            Leave::Wait if self.has(Bug::LeavesNothing) => {}
             Leave::Hold | Leave::Wait => {
                 self.unqueue(id);
                 let gone = self.lock.records.remove(id);

@@ -5,12 +5,13 @@
 //! 1. Whenever the server grants the lock, and whenever a future takes a grant, the holds that are
 //!    valid by the clocks of their own processes leave room for it.
 //! 2. By then the others know that they have lost the lock, if their processes run.
-//! 3. Tokens of exclusive holds increase, in the order in which they are taken.
-//! 4. In a calm run (delays, cancelled futures, and nothing else) no hold is lost, no waiter that
+//! 3. Nobody is granted the lock while somebody waits who arrived before.
+//! 4. Tokens of exclusive holds increase, in the order in which they are taken.
+//! 5. In a calm run (delays, cancelled futures, and nothing else) no hold is lost, no waiter that
 //!    is polled is bypassed, no guard reports a crash, an id arrives once, and a grant is taken
 //!    soon.
-//! 5. After the last fault, every wait ends, every client ends, and a calm run leaves no record on
-//!    the server.
+//! 6. After the last fault, every wait ends, every client ends, and a calm run leaves no record on
+//!    the server. When all leases are over, a caller with another lease finds the lock free.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 
 use super::log::{Answered, Asked, Entry};
 use super::network::{Cable, Cell, Connection};
-use super::server::{Data, Event, Sent, Server};
+use super::server::{Bug, Data, Event, Sent, Server};
 use crate::backend::{Hold, Mode};
 use crate::lease::ambient::simulated::Surroundings;
 use crate::lease::{LeaseHold, Terms};
@@ -113,6 +114,7 @@ pub(super) struct Plan {
     /// The second client has another lease, which is a fault of its user.
     pub(super) odd_lease: bool,
     pub(super) faults: Faults,
+    pub(super) bug: Option<Bug>,
 }
 
 impl Plan {
@@ -162,6 +164,7 @@ impl Plan {
             },
             odd_lease: !calm && dice.chance(10),
             faults,
+            bug: None,
         }
     }
 
@@ -255,9 +258,9 @@ impl World {
     pub(super) fn new(plan: Plan, traced: bool) -> Self {
         Self {
             dice: Dice::new(plan.seed ^ 0x5eed),
+            server: Server::new(plan.bug),
             plan,
             begun: Instant::now(),
-            server: Server::default(),
             is_up: true,
             set_back: 0,
             connections: Vec::new(),
@@ -380,7 +383,12 @@ impl World {
             self.note(|| format!("server {event:?}"));
             let calm = self.plan.is_calm();
             match event {
-                Event::Granted { id, shares } => {
+                Event::Granted {
+                    id,
+                    shares,
+                    overtakes,
+                } => {
+                    self.require(!overtakes, || format!("{id} overtakes a waiter"));
                     self.check_room(&id, shares);
                     self.granted.insert(id, Instant::now());
                 }
@@ -508,7 +516,12 @@ pub(super) struct Nature {
 impl Nature {
     pub(super) fn new(plan: &Plan) -> Self {
         let mut dice = Dice::new(plan.seed ^ 0xc10c);
-        let clock = |_| (dice.between(1, 1 << 50), dice.between(92, 108));
+        let slow = if plan.bug == Some(Bug::SlowClocks) {
+            50
+        } else {
+            0
+        };
+        let clock = |_| (dice.between(1, 1 << 50), dice.between(92, 108) - slow);
         Self {
             begun: Instant::now(),
             clocks: (0..plan.clients).map(clock).collect(),
