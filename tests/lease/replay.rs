@@ -1,11 +1,12 @@
 //! Runs of the simulation that a backend repeats with its own server.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::log::{Answered, Asked, Entry};
 use super::server::Sent;
 use super::world::Plan;
-use super::{number, run};
+use super::{for_seeds, run};
 use crate::lease::Terms;
 
 /// A server that takes the place of the one in plain Rust.
@@ -47,20 +48,17 @@ pub(crate) fn in_order(sent: &[Sent]) -> Vec<&Sent> {
     all
 }
 
-/// Runs the simulation with many seeds, and repeats each run.
-pub(crate) fn replay<R: Replay>(seeds: u64, mut new: impl FnMut(u64) -> R) {
-    let first = number("STANCHION_SEED");
-    let seeds = number("STANCHION_SEEDS").unwrap_or(if first.is_some() { 1 } else { seeds });
-    let first = first.unwrap_or(1);
-    let mut steps = 0;
-    for seed in first..first + seeds {
+/// Runs the simulation with many seeds, and repeats each run on a server that `new` makes.
+pub(crate) fn replay<R: Replay>(seeds: u64, new: impl Fn() -> R + Sync) {
+    let entries = AtomicUsize::new(0);
+    let seeds = for_seeds("STANCHION_REPLAYS", seeds, |seed| {
         let mut plan = Plan::of(seed);
         if !R::GOES_BACK {
             plan.never_go_back();
         }
         let log = run(&plan, false).log;
-        steps += log.len();
-        let mut server = new(seed);
+        entries.fetch_add(log.len(), Ordering::Relaxed);
+        let mut server = new();
         for (index, entry) in log.iter().enumerate() {
             if let Err(difference) = repeat(&mut server, entry) {
                 let before = &log[index.saturating_sub(8)..index];
@@ -68,9 +66,9 @@ pub(crate) fn replay<R: Replay>(seeds: u64, mut new: impl FnMut(u64) -> R) {
                 panic!("{before}{plan:?}\nentry {index}: {difference}");
             }
         }
-    }
-    println!("{seeds} seeds from {first}, {steps} entries");
-    assert!(steps > 0);
+    });
+    println!("{seeds} runs, {entries:?} entries");
+    assert!(entries.into_inner() > 0);
 }
 
 fn repeat<R: Replay>(server: &mut R, entry: &Entry) -> Result<(), String> {

@@ -34,6 +34,9 @@ pub(super) type Shared = Arc<Cell<World>>;
 /// The server's time when a run begins: it has run for an hour.
 pub(crate) const BEGINS: u64 = 3_600_000_000;
 
+/// A lease in milliseconds that is longer than a run.
+const LONG: u64 = 600_000;
+
 /// Random numbers: splitmix64.
 #[derive(Clone, Debug)]
 pub(super) struct Dice(u64);
@@ -85,6 +88,19 @@ pub(super) struct Faults {
 }
 
 impl Faults {
+    /// Leaves out those after which a lock is not free before its lease is over.
+    fn harmless(self) -> Self {
+        Self {
+            restarts: 0,
+            forgetful_restarts: 0,
+            failovers: 0,
+            flushes: 0,
+            killed_clients: 0,
+            set_back: 0,
+            ..self
+        }
+    }
+
     /// Tokens may go back if the server has lost data and its clock was set back as well.
     fn possible(mut self) -> Self {
         if self.set_back > 0 {
@@ -111,6 +127,10 @@ pub(super) struct Plan {
     pub(super) tries: u64,
     /// How many may wait, or 0.
     pub(super) most_waiting: u64,
+    /// In milliseconds. With a long lease, whatever is left behind blocks all others.
+    pub(super) lease: u64,
+    /// After how many milliseconds without a server a wait fails.
+    pub(super) gives_up: u64,
     /// The second client has another lease, which is a fault of its user.
     pub(super) odd_lease: bool,
     pub(super) faults: Faults,
@@ -142,8 +162,16 @@ impl Plan {
             unpolled: fault(40),
         }
         .possible();
+        let is_long = !calm && dice.chance(15);
+        let faults = if is_long { faults.harmless() } else { faults };
         Self {
             seed,
+            lease: if is_long { LONG } else { 1000 },
+            gives_up: if is_long {
+                dice.between(200, 800)
+            } else {
+                100_000
+            },
             clients: dice.between(1, 3),
             callers: dice.between(1, 3),
             rounds: dice.between(1, 3),
@@ -162,7 +190,7 @@ impl Plan {
             } else {
                 0
             },
-            odd_lease: !calm && dice.chance(10),
+            odd_lease: !calm && !is_long && dice.chance(10),
             faults,
             bug: None,
         }

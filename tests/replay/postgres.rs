@@ -21,6 +21,7 @@ mod skip;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -51,7 +52,6 @@ const EMPTY: &str = r#"TRUNCATE "stanchion".locks, "stanchion".entries, "stanchi
 
 /// A database, and two connections: one for the steps, and one that listens to all inboxes.
 struct Database {
-    server: server::Server,
     runtime: Runtime,
     store: PgStore,
     steps: Lent,
@@ -60,20 +60,22 @@ struct Database {
 }
 
 impl Database {
-    fn start() -> Option<Self> {
-        let server = server::Server::start()?;
-        server.ask(&sql::schema_sql(sql::SCHEMA).expect("a name"));
-        server.ask(CLOCK);
+    fn create(server: &server::Server) -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("run_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        server.ask(&format!("CREATE DATABASE {name}"));
+        let url = server.url();
+        let url = format!("{}/{name}", url.rsplit_once('/').expect("a database").0);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .expect("a runtime");
         let heard = Arc::new(Mutex::new(Vec::new()));
-        let connect = |heard: &Arc<Mutex<Vec<Sent>>>| {
-            let heard = heard.clone();
-            let connected = runtime.block_on(tokio_postgres::connect(&server.url(), NoTls));
+        let connect = || {
+            let connected = runtime.block_on(tokio_postgres::connect(&url, NoTls));
             let (client, mut connection) = connected.expect("a connection");
+            let heard = heard.clone();
             runtime.spawn(async move {
                 while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
                     if let AsyncMessage::Notification(message) = message {
@@ -85,16 +87,18 @@ impl Database {
             });
             client
         };
-        let (steps, ear) = (connect(&heard), connect(&heard));
-        let source = Source::of_url(&server.url(), None, sql::SCHEMA).expect("an address");
-        Some(Self {
+        let (steps, ear) = (connect(), connect());
+        let source = Source::of_url(&url, None, sql::SCHEMA).expect("an address");
+        let database = Self {
             store: PgStore::new(source, &super::Config::default()).expect("a store"),
             steps: Arc::new(Box::new(steps)),
-            server,
             runtime,
             ear,
             heard,
-        })
+        };
+        database.told(&sql::schema_sql(sql::SCHEMA).expect("a name"));
+        database.told(CLOCK);
+        database
     }
 
     fn told(&self, sql: &str) {
@@ -103,9 +107,11 @@ impl Database {
     }
 }
 
-/// One run.
+/// One run, in a database that no other run uses.
 struct Run<'a> {
-    database: &'a Database,
+    database: Option<Database>,
+    /// Where the database goes afterwards.
+    free: &'a Mutex<Vec<Database>>,
     ticks: Ticks,
     /// The inboxes on which somebody listens.
     inboxes: BTreeSet<String>,
@@ -114,27 +120,37 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn begin(database: &'a Database) -> Self {
-        database.told("UNLISTEN *; SELECT pg_advisory_unlock_all()");
-        database.told(EMPTY);
+    fn begin(server: &server::Server, free: &'a Mutex<Vec<Database>>) -> Self {
+        let unused = free.lock().expect("no panic").pop();
         let run = Self {
-            database,
+            database: Some(unused.unwrap_or_else(|| Database::create(server))),
+            free,
             ticks: Ticks::default(),
             inboxes: BTreeSet::new(),
             is_used: false,
         };
+        run.told("UNLISTEN *; SELECT pg_advisory_unlock_all()");
+        run.told(EMPTY);
         run.mark(0);
         run
+    }
+
+    fn database(&self) -> &Database {
+        self.database.as_ref().expect("until the end")
+    }
+
+    fn told(&self, sql: &str) {
+        self.database().told(sql);
     }
 
     /// The server knows that it has forgotten nothing since then.
     fn mark(&self, since: u64) {
         let marker = r#"INSERT INTO "stanchion".marker (run, born) VALUES (gen_random_uuid(), "#;
-        self.database.told(&format!("{marker}{since})"));
+        self.told(&format!("{marker}{since})"));
     }
 
     fn answer(&self, link: &impl Link, asked: &Asked) -> Answered {
-        let run = &self.database.runtime;
+        let run = &self.database().runtime;
         match asked {
             Asked::Enter(target, request) => {
                 let request = self.ticks.translated(request);
@@ -171,8 +187,7 @@ impl Replay for Run<'_> {
             false => ("UNLISTEN", "pg_advisory_unlock_shared"),
         };
         let key = format!(r#"{lock}("stanchion".session_key('{inbox}'))"#);
-        self.database
-            .told(&format!(r#"{listen} "{inbox}"; SELECT {key}"#));
+        self.told(&format!(r#"{listen} "{inbox}"; SELECT {key}"#));
     }
 
     fn copy(&mut self) {}
@@ -180,9 +195,8 @@ impl Replay for Run<'_> {
     fn restart(&mut self, now: u64, with: Option<usize>) {
         assert_eq!(with, None, "a database keeps its data");
         self.inboxes.clear();
-        self.database
-            .told("UNLISTEN *; SELECT pg_advisory_unlock_all()");
-        self.database.told(r#"DELETE FROM "stanchion".marker"#);
+        self.told("UNLISTEN *; SELECT pg_advisory_unlock_all()");
+        self.told(r#"DELETE FROM "stanchion".marker"#);
         if !self.is_used {
             self.mark(sped_up(now));
         }
@@ -199,7 +213,8 @@ impl Replay for Run<'_> {
         terms: &Arc<Terms>,
         listens: bool,
     ) -> (Option<Answered>, Vec<Sent>) {
-        let database = self.database;
+        self.is_used |= matches!(asked, Asked::Enter(..));
+        let database = self.database();
         let set = format!("SET test.now = {}", sped_up(now));
         let set = database
             .runtime
@@ -209,9 +224,8 @@ impl Replay for Run<'_> {
             .store
             .steps(database.steps.clone(), terms.clone(), listens);
         let answered = self.answer(&link, asked);
-        self.is_used |= matches!(asked, Asked::Enter(..));
         // What was sent before is received before the answer.
-        database.told("SELECT 1");
+        self.told("SELECT 1");
         let mut heard = database
             .heard
             .lock()
@@ -226,6 +240,14 @@ impl Replay for Run<'_> {
         ours.len() == theirs.len()
             && sent.all(|(ours, theirs)| ours.0 == theirs.0 && ticks.notice(&ours.1, &theirs.1))
             && ticks.answer(expected.0, received.0)
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut free) = self.free.lock() {
+            free.extend(self.database.take());
+        }
     }
 }
 
@@ -333,7 +355,7 @@ impl Ticks {
 
 #[test]
 fn p47_the_functions_answer_as_the_model_does() {
-    let database = need!(Database::start());
-    replay(40, |_| Run::begin(&database));
-    drop(database.server);
+    let server = need!(server::Server::start());
+    let free = Mutex::new(Vec::new());
+    replay(100, || Run::begin(&server, &free));
 }

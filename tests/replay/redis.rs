@@ -231,5 +231,5 @@ impl Replay for Scripted {
 
 #[test]
 fn p47_the_scripts_answer_as_the_model_does() {
-    replay(300, |_| Scripted::new().expect("an interpreter"));
+    replay(500, || Scripted::new().expect("an interpreter"));
 }

@@ -36,10 +36,12 @@ BEGIN
   ELSIF l.shares <> shares_ THEN
     RETURN concat_ws(' ', 5, 'limit', l.shares, shares_);
   ELSIF l.lease <> lease_ AND (l.used > 0 OR l.waiting > 0) THEN
+    -- It may only be in use by callers that died.
     l := reap(check_server(l, quarantine_));
     l := grant_next(l, NULL);
+    l := save(l, l);
     IF l.used > 0 OR l.waiting > 0 THEN
-      RETURN save(l, concat_ws(' ', 5, 'lease', l.lease, lease_));
+      RETURN concat_ws(' ', 5, 'lease', l.lease, lease_);
     END IF;
   END IF;
   l.lease := lease_;
