@@ -4,7 +4,7 @@ use crate::server::{Server, Session};
 
 /// A session that calls the functions, and may set the clock of a lock.
 struct Steps {
-    _server: Server,
+    server: Server,
     session: Session,
 }
 
@@ -87,13 +87,18 @@ impl Steps {
         let session = server.session();
         session.ask(&stanchion::postgres::schema_sql("stanchion").expect("a script"));
         Some(Self {
-            _server: server,
+            server: server,
             session,
         })
     }
 
     /// The words of the answer.
     fn ask(&self, ask: Ask) -> Vec<String> {
+        let answer = self.session.ask(&Self::text(ask));
+        answer.split(' ').map(str::to_owned).collect()
+    }
+
+    fn text(ask: Ask) -> String {
         let Ask {
             id,
             kind,
@@ -107,10 +112,9 @@ impl Steps {
             returned,
             delay,
         } = ask;
-        let answer = self.session.ask(&format!(
+        format!(
             "SELECT stanchion.acquire('n:a', '{kind}', {shares}, {lease}, '{id}', {cost}, '{mode}', false, {LEASE}, 2000000, {delay}, '-inbox', '7 host label', {most}, {try_only}, {token}, {returned}, true, false)"
-        ));
-        answer.split(' ').map(str::to_owned).collect()
+        )
     }
 
     #[track_caller]
@@ -388,6 +392,91 @@ fn p51_without_its_marker_a_lock_grants_nothing_for_a_lease() {
     assert_eq!(steps.holders(&["b"]), ["b"]);
 }
 
+/// A writer becomes a reader. Its request reaches the server after a crash, when the writer is on
+/// record as a waiter.
+#[test]
+fn a_writer_that_comes_back_as_a_reader_has_one_share() {
+    let steps = need!(Steps::start());
+    steps.granted(Ask::read("r"));
+    steps.queued(Ask::write("w"));
+    steps.release("r");
+    let held = grant(&steps.beat(&["w"])[0][1..]);
+    steps.session.ask("DELETE FROM stanchion.marker");
+    assert_eq!(steps.beat(&["w"])[0][0], "3", "it does not count");
+    let reader = Ask {
+        token: held.token,
+        ..Ask::read("w")
+    };
+    steps.granted(reader);
+    assert_eq!(steps.lock("used"), "1");
+    steps.release("w");
+    assert_eq!(steps.lock("used"), "0");
+    assert_eq!(
+        steps.session.ask("SELECT count(*) FROM stanchion.entries"),
+        "0"
+    );
+}
+
+/// After a crash, a permit comes back while a transaction has asserted another one.
+#[test]
+fn a_permit_that_comes_back_waits_for_a_transaction() {
+    let steps = need!(Steps::start());
+    let [one, other] = ["a", "b"].map(|id| steps.granted(Ask::permits(id, 1)).token);
+    steps.session.ask("DELETE FROM stanchion.marker");
+    let back = |id, token| Ask {
+        token,
+        ..Ask::permits(id, 1)
+    };
+    steps.granted(back("a", one));
+    let user = steps.server.session();
+    user.ask(&format!(
+        "BEGIN; SELECT stanchion.assert_held('a', {one}, 'n')"
+    ));
+    let refused = steps.session.refused(&Steps::text(back("b", other)));
+    assert_eq!(refused, "55P03", "the client tries again");
+    user.ask("COMMIT");
+    assert_eq!(steps.granted(back("b", other)).token, other);
+}
+
+/// The programs are started again with another lease, after a crash of the last ones.
+#[test]
+fn p66_callers_that_died_do_not_refuse_another_lease() {
+    let steps = need!(Steps::start());
+    let other = Ask {
+        lease: LEASE / 2,
+        try_only: true,
+        ..Ask::lock("c")
+    };
+    steps.granted(Ask::lock("a"));
+    steps.queued(Ask::lock("b"));
+    assert_eq!(steps.ask(other)[1], "lease");
+    steps.let_expire("a");
+    assert_eq!(steps.ask(other)[1], "lease", "the waiter has an offer");
+    steps.let_expire("b");
+    assert!(steps.granted(other).crashed);
+    steps.release("c");
+    assert_eq!(steps.lock("used || ' ' || waiting"), "0 0");
+}
+
+/// A limit of waiters is for newcomers.
+#[test]
+fn p64_a_waiter_that_was_bypassed_is_queued_again_beyond_the_limit() {
+    let steps = need!(Steps::start());
+    let one = |id| Ask {
+        most: 1,
+        ..Ask::lock(id)
+    };
+    steps.granted(Ask::lock("a"));
+    steps.queued(one("b"));
+    steps.release("a");
+    steps.queued(one("c"));
+    steps.let_expire("b");
+    assert_eq!(steps.holders(&["c"]), ["c"]);
+    steps.queued(one("d"));
+    assert_eq!(steps.queued(one("b")), 0);
+    assert_eq!(steps.ask(one("e")), ["4", "2"]);
+}
+
 #[test]
 fn p49_tokens_increase_although_the_lock_is_removed_and_the_clock_set_back() {
     let steps = need!(Steps::start());
@@ -424,9 +513,9 @@ fn p59_locks_that_are_unused_for_a_day_are_removed_and_no_others() {
         );
         steps.session.ask(&call);
     };
-    for name in ["old", "held", "new"] {
+    for name in ["old", "held", "dead", "new"] {
         acquire(name, "a");
-        if name != "held" {
+        if !["held", "dead"].contains(&name) {
             let call =
                 format!("SELECT stanchion.release('{name}', 'release', 'a', 0, true, false)");
             steps.session.ask(&call);
@@ -435,7 +524,10 @@ fn p59_locks_that_are_unused_for_a_day_are_removed_and_no_others() {
     steps
         .session
         .ask("UPDATE stanchion.locks SET last = last - 90000000000 WHERE name <> 'new'");
-    assert_eq!(steps.session.ask("SELECT stanchion.tidy(86400000000)"), "1");
+    steps
+        .session
+        .ask("UPDATE stanchion.locks SET due = 0, sole.expiry = 0 WHERE name = 'dead'");
+    assert_eq!(steps.session.ask("SELECT stanchion.tidy(86400000000)"), "2");
     let left = steps
         .session
         .ask("SELECT string_agg(name, ' ' ORDER BY name) FROM stanchion.locks");
