@@ -85,11 +85,12 @@ impl Actor {
             (reply, _) => reply,
         };
         let now = Stamp::now();
-        let patience = self.settings().patience;
+        // The server may have granted the lock and the answer may be lost.
+        let longest = self.settings().lease.max(self.settings().patience);
         let Some(entry) = self.entries.get_mut(&session.id) else {
             return;
         };
-        let give_up = entry.lease.map_or(now + patience, |lease| lease.ends_at());
+        let give_up = entry.lease.map_or(now + longest, |lease| lease.ends_at());
         entry.leaving = Some(Leaving {
             reply,
             held,
@@ -181,12 +182,14 @@ impl Actor {
             let Some(entry) = self.entries.get(id).filter(|entry| entry.leaving.is_none()) else {
                 continue;
             };
-            let (waiting, held) = entry.session.with_stage(|stage| {
+            let (asking, waiting, held) = entry.session.with_stage(|stage| {
                 let held = matches!(stage, Stage::Granted(_) | Stage::Held(_));
-                (matches!(stage, Stage::Waiting | Stage::Bypassed), held)
+                let waiting = matches!(stage, Stage::Waiting | Stage::Bypassed);
+                (matches!(stage, Stage::Asking), waiting, held)
             });
             let held = held && entry.renews(self.settings(), now);
-            waits |= waiting;
+            // An answer to an earlier heartbeat may say that it waits.
+            waits |= asking || waiting;
             holds |= held;
             if waiting || held {
                 ids.push(id.clone());
