@@ -506,11 +506,13 @@ impl Held {
         self.hold.lock().is_held()
     }
 
-    /// Returns whether its process knows that it is lost, or cannot know because it is stopped.
+    /// Returns whether its process knows that it is lost, or cannot know because it is stopped, or was
+    /// until this instant.
     fn knows(&self) -> bool {
         let mut lost = self.hold.lock().lost();
         let polled = Pin::new(&mut lost).poll(&mut Context::from_waker(Waker::noop()));
-        polled.is_ready() || self.process.lock().stopped
+        let process = self.process.lock();
+        polled.is_ready() || process.stopped || process.woke == Some(Instant::now())
     }
 }
 
@@ -574,6 +576,8 @@ impl Surroundings for Nature {
 pub(super) struct Process {
     stopped: bool,
     killed: bool,
+    /// When it continued last.
+    woke: Option<Instant>,
     wakers: Vec<Waker>,
 }
 
@@ -589,6 +593,7 @@ impl Process {
 
     pub(super) fn wake_up(&mut self) {
         self.stopped = self.killed;
+        self.woke = Some(Instant::now());
         self.wakers.drain(..).for_each(Waker::wake);
     }
 }
