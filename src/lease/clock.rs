@@ -92,11 +92,6 @@ impl Lease {
         self.begun + self.length / 4 * 3
     }
 
-    /// Returns the earliest time at which the server may grant the lock to another caller.
-    pub(super) fn ends_at(&self) -> Stamp {
-        self.begun + self.length
-    }
-
     pub(super) fn is_valid(&self, now: Stamp) -> bool {
         now < self.lost_at()
     }
@@ -127,7 +122,6 @@ mod tests {
         let lease = lease();
         assert_eq!(lease.renew_at(), at(104));
         assert_eq!(lease.lost_at(), at(109));
-        assert_eq!(lease.ends_at(), at(112));
         assert!(lease.is_valid(at(108)) && !lease.is_valid(at(109)));
         assert!(lease.is_fresh(at(105)) && !lease.is_fresh(at(106)));
     }

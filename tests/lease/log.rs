@@ -24,6 +24,18 @@ pub(crate) enum Answered {
     Pong,
 }
 
+/// A step that ran on the server.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) now: u64,
+    pub(crate) asked: Asked,
+    pub(crate) terms: Arc<Terms>,
+    /// Whether the client of this request has an inbox.
+    pub(crate) listens: bool,
+    pub(crate) answered: Answered,
+    pub(crate) sent: Vec<Sent>,
+}
+
 /// Something that happens to the server. Times are in microseconds of the server.
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
@@ -31,19 +43,14 @@ pub(crate) enum Entry {
     Listens(String),
     /// Nobody listens on this inbox any more.
     Deaf(String),
-    Step {
-        now: u64,
-        asked: Asked,
-        terms: Arc<Terms>,
-        /// Whether the client of this request has an inbox.
-        listens: bool,
-        answered: Answered,
-        sent: Vec<Sent>,
-    },
+    Step(Box<Step>),
     /// A copy of the data is made. Copies have the numbers 1, 2, …
     Copied,
     /// The server starts again, with its data or with those of a copy. The copy 0 is empty.
-    Restarts { now: u64, with: Option<usize> },
+    Restarts {
+        now: u64,
+        with: Option<usize>,
+    },
     /// All data is deleted.
     Flushed,
 }

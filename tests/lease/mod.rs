@@ -29,7 +29,7 @@ mod server;
 mod world;
 
 use log::Entry;
-pub(crate) use log::{Answered, Asked};
+pub(crate) use log::{Answered, Asked, Step};
 use network::{Cable, Cell, Simulated};
 pub(crate) use replay::{Replay, in_order, replay};
 use server::Bug;

@@ -1,13 +1,11 @@
 //! Runs of the simulation that a backend repeats with its own server.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::log::{Answered, Asked, Entry};
+use super::log::{Answered, Entry, Step};
 use super::server::Sent;
 use super::world::Plan;
 use super::{for_seeds, run};
-use crate::lease::Terms;
 
 /// A server that takes the place of the one in plain Rust.
 pub(crate) trait Replay {
@@ -26,14 +24,8 @@ pub(crate) trait Replay {
     /// Deletes all data.
     fn flush(&mut self);
 
-    /// Runs a step at this time. Returns the answer and what is sent to inboxes that are heard.
-    fn step(
-        &mut self,
-        now: u64,
-        asked: &Asked,
-        terms: &Arc<Terms>,
-        listens: bool,
-    ) -> (Option<Answered>, Vec<Sent>);
+    /// Runs a step at its time. Returns the answer, and what is sent to inboxes that are heard.
+    fn step(&mut self, step: &Step) -> (Option<Answered>, Vec<Sent>);
 
     /// Returns whether an answer, and everything that is sent, is what was expected.
     fn agrees(&mut self, expected: (&Answered, &[Sent]), received: (&Answered, &[Sent])) -> bool {
@@ -78,21 +70,12 @@ fn repeat<R: Replay>(server: &mut R, entry: &Entry) -> Result<(), String> {
         Entry::Copied => server.copy(),
         Entry::Restarts { now, with } => server.restart(*now, *with),
         Entry::Flushed => server.flush(),
-        Entry::Step {
-            now,
-            asked,
-            terms,
-            listens,
-            answered,
-            sent,
-        } => {
-            let (theirs, their_sent) = server.step(*now, asked, terms, *listens);
-            let (expected, received) = ((answered, &sent[..]), &their_sent[..]);
-            let agrees = |theirs| server.agrees(expected, (theirs, received));
-            if !theirs.as_ref().is_some_and(agrees) {
-                return Err(format!(
-                    "{now} {asked:?}\n expected {answered:?}, {sent:?}\n received {theirs:?}, {their_sent:?}"
-                ));
+        Entry::Step(step) => {
+            let (answered, sent) = server.step(step);
+            let expected = (&step.answered, &step.sent[..]);
+            let agrees = |answered| server.agrees(expected, (answered, &sent[..]));
+            if !answered.as_ref().is_some_and(agrees) {
+                return Err(format!("{step:?}\n received {answered:?}, {sent:?}"));
             }
         }
     }

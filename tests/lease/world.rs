@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::log::{Answered, Asked, Entry};
+use super::log::{Answered, Asked, Entry, Step};
 use super::network::{Cable, Cell, Connection};
 use super::server::{Bug, Data, Event, Sent, Server};
 use crate::backend::{Hold, Mode};
@@ -369,14 +369,14 @@ impl World {
         let mut sent = std::mem::take(&mut self.server.sent);
         sent.retain(|(inbox, _)| self.server.hears(inbox).is_some());
         self.check_step();
-        self.log.push(Entry::Step {
+        self.log.push(Entry::Step(Box::new(Step {
             now,
             asked: asked.clone(),
             terms: terms.clone(),
             listens,
             answered: answered.clone(),
             sent: sent.clone(),
-        });
+        })));
         (answered, sent)
     }
 

@@ -87,7 +87,7 @@ impl Steps {
         let session = server.session();
         session.ask(&stanchion::postgres::schema_sql("stanchion").expect("a script"));
         Some(Self {
-            server: server,
+            server,
             session,
         })
     }

@@ -15,9 +15,7 @@
 
 #[path = "../postgres/server.rs"]
 mod server;
-#[macro_use]
-#[path = "../crew/skip.rs"]
-mod skip;
+use crate::skip;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
@@ -31,7 +29,7 @@ use tokio_postgres::{AsyncMessage, Client, NoTls};
 use super::link::PgStore;
 use super::source::{Lent, Source};
 use super::{answers, sql};
-use crate::lease::simulation::{self, Answered, Asked, Replay, Sent, in_order, replay};
+use crate::lease::simulation::{self, Answered, Asked, Replay, Sent, Step, in_order, replay};
 use crate::lease::{
     Enter, Entered, Grant, Heartbeat, Leave, Link, LockState, Notice, Pulse, Terms,
 };
@@ -206,23 +204,24 @@ impl Replay for Run<'_> {
         panic!("a database keeps its data");
     }
 
-    fn step(
-        &mut self,
-        now: u64,
-        asked: &Asked,
-        terms: &Arc<Terms>,
-        listens: bool,
-    ) -> (Option<Answered>, Vec<Sent>) {
+    fn step(&mut self, step: &Step) -> (Option<Answered>, Vec<Sent>) {
+        let Step {
+            now,
+            asked,
+            terms,
+            listens,
+            ..
+        } = step;
         self.is_used |= matches!(asked, Asked::Enter(..));
         let database = self.database();
-        let set = format!("SET test.now = {}", sped_up(now));
+        let set = format!("SET test.now = {}", sped_up(*now));
         let set = database
             .runtime
             .block_on(database.steps.batch_execute(&set));
         set.expect("the time is set");
         let link = database
             .store
-            .steps(database.steps.clone(), terms.clone(), listens);
+            .steps(database.steps.clone(), terms.clone(), *listens);
         let answered = self.answer(&link, asked);
         // What was sent before is received before the answer.
         self.told("SELECT 1");

@@ -19,7 +19,7 @@ use mlua::{Function, Lua, Table, Value as LuaValue, Variadic};
 
 use super::replies;
 use super::scripts::{self, Keys, Script, TEXTS};
-use crate::lease::simulation::{Answered, Asked, Replay, Sent, replay};
+use crate::lease::simulation::{Answered, Asked, Replay, Sent, Step, replay};
 use crate::lease::{Target, Terms};
 
 /// What the scripts see of their server.
@@ -195,21 +195,22 @@ impl Replay for Scripted {
         server.is_flushed = true;
     }
 
-    fn step(
-        &mut self,
-        now: u64,
-        asked: &Asked,
-        terms: &Arc<Terms>,
-        listens: bool,
-    ) -> (Option<Answered>, Vec<Sent>) {
-        self.server.borrow_mut().now = now;
+    fn step(&mut self, step: &Step) -> (Option<Answered>, Vec<Sent>) {
+        let Step {
+            now,
+            asked,
+            terms,
+            listens,
+            ..
+        } = step;
+        self.server.borrow_mut().now = *now;
         let answered = match asked {
             Asked::Enter(target, request) => {
                 let script = match request.is_known {
                     true => Script::Return,
                     false => Script::Acquire,
                 };
-                let signature = scripts::signature(terms, listens);
+                let signature = scripts::signature(terms, *listens);
                 let lease = terms.settings.lease;
                 let arguments = scripts::acquire(target, request, lease, &signature);
                 let answer = self.run(script, target, arguments);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::entry::Leaving;
-use super::{Actor, CHUNK, Flight, Landed, Purpose, REPEAT};
+use super::{Actor, CHUNK, Flight, Landed, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::{surviving, surviving_future};
 use crate::lease::clock::Stamp;
@@ -85,17 +85,16 @@ impl Actor {
             (reply, _) => reply,
         };
         let now = Stamp::now();
-        // The server may have granted the lock and the answer may be lost.
+        // An answer that was lost may have granted, claimed or renewed the lock until then.
         let longest = self.settings().lease.max(self.settings().patience);
         let Some(entry) = self.entries.get_mut(&session.id) else {
             return;
         };
-        let give_up = entry.lease.map_or(now + longest, |lease| lease.ends_at());
         entry.leaving = Some(Leaving {
             reply,
             held,
             loss,
-            give_up: give_up.max(now + REPEAT),
+            give_up: now + longest,
             asked: 0,
         });
         self.send_release(&session.id);
