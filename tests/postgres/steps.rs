@@ -86,10 +86,7 @@ impl Steps {
         let server = Server::start()?;
         let session = server.session();
         session.ask(&stanchion::postgres::schema_sql("stanchion").expect("a script"));
-        Some(Self {
-            server,
-            session,
-        })
+        Some(Self { server, session })
     }
 
     /// The words of the answer.

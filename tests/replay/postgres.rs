@@ -30,9 +30,7 @@ use super::link::PgStore;
 use super::source::{Lent, Source};
 use super::{answers, sql};
 use crate::lease::simulation::{self, Answered, Asked, Replay, Sent, Step, in_order, replay};
-use crate::lease::{
-    Enter, Entered, Grant, Heartbeat, Leave, Link, LockState, Notice, Pulse, Terms,
-};
+use crate::lease::{Enter, Entered, Grant, Heartbeat, Leave, Link, LockState, Notice, Pulse};
 
 /// How far a time may be away from that of the model.
 const NEAR: Duration = Duration::from_millis(10);

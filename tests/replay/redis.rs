@@ -11,7 +11,6 @@ mod keyspace;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use ::redis::Value;
 use keyspace::{Keyspace, Reply};
@@ -19,8 +18,8 @@ use mlua::{Function, Lua, Table, Value as LuaValue, Variadic};
 
 use super::replies;
 use super::scripts::{self, Keys, Script, TEXTS};
+use crate::lease::Target;
 use crate::lease::simulation::{Answered, Asked, Replay, Sent, Step, replay};
-use crate::lease::{Target, Terms};
 
 /// What the scripts see of their server.
 #[derive(Default)]
