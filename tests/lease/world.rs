@@ -164,6 +164,7 @@ impl Plan {
         .possible();
         let is_long = !calm && dice.chance(15);
         let faults = if is_long { faults.harmless() } else { faults };
+        let calm = calm || faults == Faults::default();
         Self {
             seed,
             lease: if is_long { LONG } else { 1000 },
