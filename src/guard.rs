@@ -299,8 +299,11 @@ pub trait Permit: Guard {
         sealed::Granted::merge(self, other)
     }
 
-    /// Keeps the permits until this process ends. On a server, keeps them until the client is
-    /// closed or dropped.
+    /// Keeps the permits until this process ends.
+    ///
+    /// On a server, the client renews them until then, also after it is closed, and its background
+    /// thread and connections last as long. Afterwards the permits are free when their lease is
+    /// over. The option `max_hold` and `force_release` end them earlier.
     fn forget(self) {
         sealed::Granted::uncount(&self);
         std::mem::forget(self);

@@ -113,7 +113,7 @@
 //! | `serde` | `Serialize` and `Deserialize` for [`Status`] and its parts |
 //! | `cli` | the program `stanchion`: `flock(1)` with a queue |
 //! | `postgres` | locks for many hosts, in a Postgres database |
-//! | `postgres-tls` | the same through TLS: `sslmode=require` |
+//! | `postgres-tls` | the same through TLS: `sslmode=require`, or where the server has it |
 //! | `redis` | locks for many hosts, on a Redis server |
 //! | `redis-tls` | the same through TLS: `rediss://` |
 //! | `conformance` | the module `conformance`: a test suite for a [backend] of your own |

@@ -271,8 +271,9 @@ impl Locks {
     /// another crate: such a clone is closed only as long as an `AnyLock` around it lives, or a wait
     /// of one.
     ///
-    /// A client of a server that was converted into a `Locks` is closed too, also for its other
-    /// owners.
+    /// On a server, this closes the client, and so its other owners: a `RedisClient` or `PgClient`
+    /// that was cloned before `Locks::from`, and every lock that was opened with it. To close these
+    /// locks only, connect a client of their own.
     pub fn close(&self) {
         let given = {
             let mut handles = self.place.handles();

@@ -32,6 +32,10 @@ macro_rules! setters {
     ($config:ident, in a URL: $($name:ident $kind:ident $($type:ty)?;)*) => {
         $crate::options::setters! { $config: $($name $kind $($type)?;)* }
 
+        /// The names of the options of a URL.
+        #[allow(dead_code)] // Only some backends read URLs themselves.
+        pub(crate) const NAMES: &[&str] = &[$(stringify!($name)),*];
+
         /// Sets each field whose name is an option of the URL.
         pub(crate) fn apply(
             mut self,

@@ -299,7 +299,7 @@ mod pieces {
         let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
         tokio::spawn(connection);
         let client = Arc::new(client);
-        let locks = PgClient::from_client(client.clone(), url).await?;
+        let locks = PgClient::from_client(client.clone(), "postgres://db:5432/shop").await?;
         let guard = locks.lock("nightly backup").acquire().await?;
         Ok(())
     }

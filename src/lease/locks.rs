@@ -77,6 +77,9 @@ macro_rules! locks {
             /// Ends every wait through this client, its clones and its locks with
             /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and refuses new waits. Use it for a
             /// graceful shutdown. Guards stay valid.
+            ///
+            /// [`Locks::close`](crate::Locks::close) does the same if the client was turned into
+            /// `Locks`.
             pub fn close(&self) {
                 self.core.close();
             }
@@ -243,8 +246,9 @@ macro_rules! locks {
             ///
             /// # Errors
             ///
-            /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when the lock is lost. While the server
-            /// does not answer, the call waits, at most until the lease is over.
+            /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when the lock is lost, and when it was
+            /// held for [`max_hold`](super::Config::max_hold). While the server does not answer, the
+            /// call waits, at most until the lease is over.
             pub fn downgrade(self) -> $crate::guard::Downgrade<Self> {
                 $crate::guard::WriteGuard::downgrade(self)
             }
@@ -602,8 +606,9 @@ macro_rules! guard {
             ///
             /// # Errors
             ///
-            /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when the lock is lost. While the server
-            /// does not answer, the call waits, at most until the lease is over.
+            /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when the lock is lost, and when it was
+            /// held for [`max_hold`](super::Config::max_hold): then it is lost from now on. While
+            /// the server does not answer, the call waits, at most until the lease is over.
             pub async fn ensure_held(&self) -> crate::error::Result<()> {
                 self.held.hold.ensure().await
             }

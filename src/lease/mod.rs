@@ -171,6 +171,7 @@ pub(crate) use options::{Settings, config};
 pub(crate) use store::{
     Answer, Doubt, Enter, Entered, Failure, Grant, Heartbeat, Inspection, Kind, Leave, Link,
     LockState, Member, Mismatch, Notice, Notices, Pulse, Remedy, Store, Target, Terms, Tokens,
+    without_secrets,
 };
 #[cfg(test)]
 pub(crate) use verdicts::assert_documented;

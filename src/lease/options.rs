@@ -106,8 +106,10 @@ macro_rules! config {
             /// How long a grant waits for its future to be polled before the next waiter acquires
             /// the lock. 10 ms to one hour, default 2 s.
             pub claim_window: std::time::Duration,
-            /// The longest time of a hold. After it the hold is no longer renewed, and is lost: a
-            /// safety net for tasks that hang. Default `None`: no limit.
+            /// How long a hold is renewed: a safety net for tasks that hang. After this time the
+            /// hold is lost when its lease runs out, which is at most three quarters of a lease
+            /// later. `ensure_held` and `downgrade` do not renew it either: they fail, and the hold
+            /// is lost at once. Default `None`: no limit.
             pub max_hold: Option<std::time::Duration>,
             /// How long the server grants the lock to no caller after a hold that was not released.
             /// Use it for resources that stay busy after their holder is gone. At most one hour,
@@ -126,6 +128,10 @@ macro_rules! config {
             /// After this time the wait fails, usually with
             /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). The error names the last
             /// answer.
+            ///
+            /// Only waits last that long. While the client connects again, `status`, `available`,
+            /// `remove` and `force_release` fail at once with the same kind, and a stream of
+            /// `changes` ends with such an error.
             pub unavailable_after: std::time::Duration,
             /// Time limit of an acquire that sets none. Default `None`: waits forever.
             pub timeout: Option<std::time::Duration>,

@@ -56,6 +56,18 @@ pub(crate) use crate::kind::LockKind as Kind;
 pub(crate) use crate::lock::Tokens;
 use crate::status::Owner;
 
+/// Returns an [address](Store::address) that a caller gave, without what may be a secret: the user,
+/// the password and the options of a URL. In doubt, leaves out more.
+pub(crate) fn without_secrets(address: &Path) -> PathBuf {
+    let text = address.to_string_lossy();
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return address.to_path_buf();
+    };
+    let shown = rest.rsplit('@').next().unwrap_or_default();
+    let shown = shown.split(['?', '#']).next().unwrap_or_default();
+    PathBuf::from(format!("{scheme}://{shown}"))
+}
+
 /// A server, or the part of it that has the locks of one client.
 ///
 /// The core calls it on the thread of the client, inside a Tokio runtime that lives as long as the

@@ -5,30 +5,7 @@ use futures::future::BoxFuture;
 use super::{LockUrl, Locks};
 use crate::backend::{Engine, Settings};
 use crate::error::Result;
-use crate::postgres::PgClient;
-
-/// The options that the crate `tokio-postgres` reads from the URL itself.
-const DRIVER: [&str; 19] = [
-    "user",
-    "password",
-    "dbname",
-    "options",
-    "application_name",
-    "sslmode",
-    "sslnegotiation",
-    "host",
-    "hostaddr",
-    "port",
-    "connect_timeout",
-    "tcp_user_timeout",
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_retries",
-    "target_session_attrs",
-    "channel_binding",
-    "load_balance_hosts",
-];
+use crate::postgres::{DRIVER, PgClient};
 
 pub(super) fn connect(
     url: &LockUrl,

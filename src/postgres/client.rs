@@ -2,7 +2,6 @@
 
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::Arc;
 
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Socket};
@@ -42,9 +41,19 @@ crate::lease::locks! {
 impl PgClient {
     /// Connects with the default options. The URL is
     /// `postgres://[user[:password]@]host[:port]/database`, or
-    /// `postgres:///database?host=/socket/directory`. It takes the options of `tokio-postgres`,
-    /// such as `sslmode=require` (with the feature `postgres-tls`) and `application_name`. The
-    /// scheme may also be `postgresql`.
+    /// `postgres:///database?host=/socket/directory`. The scheme may also be `postgresql`.
+    ///
+    /// The URL takes the options of `tokio-postgres`, such as `application_name`. The options of
+    /// this crate, such as `lease` and `install`, are methods of [`Options`]; only a URL of
+    /// [`Locks`](crate::Locks) takes them too.
+    ///
+    /// With the feature `postgres-tls` the connections have TLS:
+    ///
+    /// - `sslmode=prefer`, the default: if the server has it. As in libpq, the certificate is not
+    ///   checked.
+    /// - `sslmode=require`, `verify-ca` and `verify-full`: always. In all three, the certificate
+    ///   and its name are checked with the certificates of the system.
+    /// - `sslmode=disable`: never.
     ///
     /// The database must have the tables and functions of the locks; see the
     /// [module](crate::postgres#installation). Tested with Postgres 15.
@@ -55,15 +64,16 @@ impl PgClient {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an invalid URL.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an invalid URL. The error
+    ///   names the option that is wrong.
     /// - [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the server cannot be
     ///   reached, is a replica, or is at its connection limit.
     /// - [`ErrorKind::Io`](crate::ErrorKind::Io) with
     ///   [`PermissionDenied`](std::io::ErrorKind::PermissionDenied) for a wrong user or password,
     ///   and for a missing right to the schema.
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the locks are not
-    ///   installed, when transactions are not read committed by default, and for `sslmode=require`
-    ///   without the feature `postgres-tls`.
+    ///   installed, when transactions are not read committed by default, and for `sslmode=require`,
+    ///   `verify-ca` and `verify-full` without the feature `postgres-tls`.
     /// - [`ErrorKind::Incompatible`](crate::ErrorKind::Incompatible) when another version of the
     ///   locks is installed.
     pub async fn connect(url: impl AsRef<str>) -> Result<Self> {
@@ -82,7 +92,7 @@ impl PgClient {
     /// let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
     /// tokio::spawn(connection);
     /// let client = Arc::new(client);
-    /// let locks = PgClient::from_client(client.clone(), url).await?;
+    /// let locks = PgClient::from_client(client.clone(), "postgres://db:5432/shop").await?;
     /// let guard = locks.lock("deploy").acquire().await?;
     /// client.execute("UPDATE releases SET deployed = now()", &[]).await?;
     /// guard.release().await?;
@@ -90,11 +100,14 @@ impl PgClient {
     /// ```
     ///
     /// `address` is the name of the server in errors. Clients of one server with the same address
-    /// recognize each other's locks in [`acquire_all`](crate::acquire_all).
+    /// recognize each other's locks in [`acquire_all`](crate::acquire_all). If it is the URL of a
+    /// Postgres server, it becomes what [`address`](PgClient::address) of a client with this URL is:
+    /// `postgres://HOST:PORT/DATABASE`. User, password and options are left out.
     ///
     /// The messages of the server go to the owner of the connection, so waiters
     /// [poll](super::Config::poll_interval). Do not begin a transaction on the connection: steps
-    /// would become a part of it. It works as long as the runtime that drives it. The client cannot
+    /// would become a part of it. Transactions, also those that
+    /// [assert a hold](crate::postgres#inside-your-own-transaction), need a second connection. It works as long as the runtime that drives it. The client cannot
     /// replace it when it breaks, and no other client notices that it broke.
     ///
     /// To let the client make its own connections, use [`Options::connect_with`].
@@ -148,7 +161,7 @@ impl Options {
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
     /// use stanchion::postgres::PgClient;
-    /// use tokio_postgres::{Config, NoTls};
+    /// use stanchion::postgres::tokio_postgres::{Config, NoTls};
     ///
     /// let mut config = Config::new();
     /// config.host("db").user("app").dbname("shop").password(std::fs::read("/run/secrets/db")?);
@@ -191,7 +204,8 @@ impl Options {
     where
         C: Deref<Target = Client> + Send + Sync + 'static,
     {
-        let source = Source::Lent(Arc::new(client), address.as_ref().to_path_buf());
-        PgClient::open(source, self.checked()?).await
+        let config = self.checked()?;
+        let source = Source::of_client(client, address.as_ref(), &config.schema);
+        PgClient::open(source, config).await
     }
 }

@@ -97,9 +97,9 @@ impl Store for PgStore {
     ) -> BoxFuture<'static, Result<Box<dyn Link>>> {
         let setup = self.setup.clone();
         Box::pin(async move {
-            let limit = terms.settings.response_timeout * 5;
+            let limit = terms.settings.response_timeout.saturating_mul(5);
             let limit = if setup.install {
-                limit + INSTALL
+                limit.saturating_add(INSTALL)
             } else {
                 limit
             };

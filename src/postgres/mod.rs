@@ -49,7 +49,8 @@
 //! The locks are tables and functions in a schema, `stanchion` by default. There are three ways to
 //! create them. Each may be repeated.
 //!
-//! - [`Options::install`], or `?install=true` in a URL. Many processes may do so at once.
+//! - [`Options::install`], or `?install=true` in a URL of [`Locks`](crate::Locks). Many processes may
+//!   do so at once.
 //! - `stanchion sql --dialect postgres` prints the script, for your own migrations.
 //! - [`schema_sql`] returns it.
 //!
@@ -111,8 +112,12 @@ mod tls;
 mod verdict;
 
 pub use crate::lease::OnDisconnect;
+/// The driver. Its types are arguments of [`Options::connect_with`] and [`PgClient::from_client`],
+/// and must be of the version that this crate uses.
+pub use ::tokio_postgres;
 pub use client::{
     PgClient, PgGuard, PgLock, PgPermit, PgReadGuard, PgRwLock, PgSemaphore, PgWriteGuard,
 };
 pub use options::{Config, Options};
+pub(crate) use source::DRIVER;
 pub use sql::schema_sql;

@@ -16,12 +16,35 @@ use super::answers;
 use super::verdict::refusal;
 use super::{sql, tls};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lease::{Notice, Notices};
+use crate::lease::{Notice, Notices, without_secrets};
 
 /// How long a silent connection lasts before the system tests it, and how often. So a host that
 /// vanished is noticed.
 const QUIET: Duration = Duration::from_secs(10);
 const TESTS: u32 = 3;
+
+/// The options that the crate `tokio-postgres` reads from a URL.
+pub(crate) const DRIVER: [&str; 19] = [
+    "user",
+    "password",
+    "dbname",
+    "options",
+    "application_name",
+    "sslmode",
+    "sslnegotiation",
+    "host",
+    "hostaddr",
+    "port",
+    "connect_timeout",
+    "tcp_user_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "target_session_attrs",
+    "channel_binding",
+    "load_balance_hosts",
+];
 
 /// The message that a client sends to its own inbox.
 pub(super) const HELLO: &str = "hello";
@@ -50,19 +73,24 @@ pub(super) struct Own {
 
 impl Source {
     pub(super) fn of_url(url: &str, steps: Option<&str>, schema: &str) -> Result<Self> {
-        let dial = |address: &Path| -> Box<Dial> {
+        let make = |address: &Path| -> Box<Dial> {
             let address = address.to_owned();
             Box::new(move |config, ear| {
                 let (config, address) = (config.clone(), address.clone());
                 Box::pin(async move {
                     match config.get_ssl_mode() {
-                        SslMode::Require => dial(&config, tls::connector()?, &address, ear).await,
-                        _ => dial(&config, NoTls, &address, ear).await,
+                        SslMode::Disable => dial(&config, NoTls, &address, ear).await,
+                        // As in libpq, which asks for no TLS on a socket.
+                        SslMode::Prefer if has_sockets_only(&config) => {
+                            dial(&config, NoTls, &address, ear).await
+                        }
+                        SslMode::Prefer => dial(&config, tls::lenient()?, &address, ear).await,
+                        _ => dial(&config, tls::strict()?, &address, ear).await,
                     }
                 })
             })
         };
-        Self::own(parsed(url)?, steps, schema, dial)
+        Self::own(parsed(url)?, steps, schema, make)
     }
 
     pub(super) fn of_config<T>(
@@ -85,6 +113,14 @@ impl Source {
             })
         };
         Self::own(checked(config)?, steps, schema, make)
+    }
+
+    /// Uses the connection of the caller, with the address that the caller gave.
+    pub(super) fn of_client<C>(client: C, address: &Path, schema: &str) -> Self
+    where
+        C: Deref<Target = Client> + Send + Sync + 'static,
+    {
+        Self::Lent(Arc::new(client), given(address, schema))
     }
 
     fn own(
@@ -136,21 +172,96 @@ impl Own {
 }
 
 fn parsed(url: &str) -> Result<Config> {
-    // The URL may contain a password, so the error does not show it.
-    let wrong = |text: &str| Err(Error::new(ErrorKind::InvalidInput, text));
     let known = ["postgres://", "postgresql://"];
-    let config = match url.parse::<Config>() {
-        Ok(config) if known.iter().any(|it| url.starts_with(it)) => config,
-        _ => {
-            return wrong(
-                "this is no address of a Postgres server: postgres://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE[?sslmode=require] is one, and postgres:///DATABASE?host=/SOCKET_DIRECTORY",
-            );
-        }
+    let config = match read(url) {
+        Some(config) if known.iter().any(|it| url.starts_with(it)) => config,
+        // The URL may contain a password, so the error does not show it.
+        _ => return Err(Error::new(ErrorKind::InvalidInput, fault(url))),
     };
     if config.get_ssl_mode() == SslMode::Require {
-        tls::connector()?;
+        tls::strict()?;
     }
     checked(config)
+}
+
+/// Reads a URL, or the `name=value` words of a connection. With a TLS of its own, the client checks
+/// the certificate and its name at `require` too, so the stricter modes mean the same.
+fn read(text: &str) -> Option<Config> {
+    let (before, options) = split(text);
+    let options = options.split('&').map(|pair| match pair.split_once('=') {
+        Some(("sslmode", mode)) if is_stricter(mode) => "sslmode=require",
+        _ => pair,
+    });
+    let options = options.collect::<Vec<_>>().join("&");
+    let mut config: Config = format!("{before}{options}").parse().ok()?;
+    // A password with an @ that is not escaped would end in the host, and be shown.
+    let strange = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+    if config.get_hosts().iter().any(strange) {
+        return None;
+    }
+    // The driver takes the name in the certificate from the host only.
+    if config.get_hosts().is_empty() {
+        for address in config.get_hostaddrs().to_vec() {
+            config.host(address.to_string());
+        }
+    }
+    Some(config)
+}
+
+fn has_sockets_only(config: &Config) -> bool {
+    let mut hosts = config.get_hosts().iter();
+    hosts.all(|host| !matches!(host, Host::Tcp(_)))
+}
+
+fn is_stricter(mode: &str) -> bool {
+    let mode = mode.to_ascii_lowercase().replace("%2d", "-");
+    matches!(&*mode, "verify-ca" | "verify-full")
+}
+
+/// Splits a URL before its options, where the driver does: after the user and the password.
+fn split(url: &str) -> (&str, &str) {
+    let host = url.find('@').unwrap_or_default();
+    let options = url[host..].find('?').map(|at| host + at + 1);
+    url.split_at(options.unwrap_or(url.len()))
+}
+
+/// Says why a URL cannot be read. Names the option that is wrong, but not its value.
+fn fault(url: &str) -> String {
+    let options = split(url).1;
+    // Most likely the `?` before it is part of a password.
+    let options = if options.contains('@') { "" } else { options };
+    let pairs = options.split('&').filter_map(|pair| pair.split_once('='));
+    for (name, value) in pairs {
+        if super::Options::NAMES.contains(&name) {
+            return format!(
+                "the option {name:?} is one of `Locks::connect`, and not of this URL: call `PgClient::options().{name}(…)`"
+            );
+        }
+        if !DRIVER.contains(&name) {
+            return format!(
+                "the option {name:?} is unknown; known are {}; `Options::connect_with` takes a TLS connector of your own",
+                DRIVER.join(", ")
+            );
+        }
+        if read(&format!("postgres://host/?{name}={value}")).is_none() {
+            let takes = match name {
+                "sslmode" => ": it takes disable, prefer, require, verify-ca or verify-full",
+                _ => "",
+            };
+            return format!("the option {name:?} has an invalid value{takes}");
+        }
+    }
+    "this is no address of a Postgres server: postgres://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE[?sslmode=require] is one, and postgres:///DATABASE?host=/SOCKET_DIRECTORY".to_owned()
+}
+
+/// Returns the address that a caller gave to a connection, without a secret. That of a server is the
+/// one of a client that makes its own connections.
+fn given(address: &Path, schema: &str) -> PathBuf {
+    let text = address.to_str().filter(|it| !it.trim().is_empty());
+    match text.and_then(read) {
+        Some(config) => address_of(&config, schema).into(),
+        None => without_secrets(address),
+    }
 }
 
 fn checked(config: Config) -> Result<Config> {
@@ -293,12 +404,80 @@ mod tests {
     }
 
     #[test]
+    fn the_address_of_a_caller_is_that_of_a_client_and_has_no_secret() {
+        let given = |text: &str| given(Path::new(text), sql::SCHEMA);
+        let same = PathBuf::from(address("postgres://db/app"));
+        for text in [
+            "postgres://db:5432/app",
+            "postgresql://me:secret@db/app",
+            "postgres://me:secret@db/app?sslmode=verify-full&password=secret",
+            "host=db user=me password=secret dbname=app",
+        ] {
+            assert_eq!(given(text), same, "{text}");
+        }
+        for (text, shown) in [
+            ("here", "here"),
+            ("", ""),
+            ("/run/postgres", "/run/postgres"),
+            ("postgres://me:secret@db:port/app", "postgres://db:port/app"),
+            ("postgres://me:sec@ret@db/app?port=1", "postgres://db/app"),
+            ("pool://me:secret@db/app#secret", "pool://db/app"),
+        ] {
+            assert_eq!(given(text), Path::new(shown), "{text}");
+        }
+    }
+
+    /// As the driver's `require`: the certificate and its name are checked.
+    #[test]
+    fn stricter_modes_are_the_strict_one() {
+        for mode in ["require", "verify-ca", "verify-full", "verify%2Dfull"] {
+            let url = format!("postgres://db/app?connect_timeout=3&sslmode={mode}");
+            let config = read(&url).expect(mode);
+            assert_eq!(config.get_ssl_mode(), SslMode::Require, "{mode}");
+            let source = Source::of_url(&url, None, sql::SCHEMA);
+            assert_eq!(source.is_ok(), cfg!(feature = "postgres-tls"), "{mode}");
+            if let Err(error) = source {
+                assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+                assert!(error.to_string().contains("postgres-tls"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_option_and_not_its_value() {
+        for (query, named, more) in [
+            (
+                "install=true",
+                "\"install\"",
+                "PgClient::options().install(…)",
+            ),
+            (
+                "connect_timeout=3&lease=secret",
+                "\"lease\"",
+                "Locks::connect",
+            ),
+            ("sslrootcert=secret", "\"sslrootcert\"", "sslmode"),
+            ("sslmode=secret", "\"sslmode\"", "verify-full"),
+            ("port=secret", "\"port\"", "invalid value"),
+            ("secret=a@b", "address", "sslmode"),
+        ] {
+            let url = format!("postgres://me:secret@db/app?{query}");
+            let error = Source::of_url(&url, None, sql::SCHEMA).err().expect(query);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{query}");
+            let text = error.to_string();
+            assert!(text.contains(named) && text.contains(more), "{text}");
+            assert!(!text.contains("secret"), "{text}");
+        }
+    }
+
+    #[test]
     fn p45_wrong_urls_are_refused_and_not_shown() {
         for wrong in [
             "postgres:",
             "postgres://",
             "postgres:///app",
             "postgres://me:secret@db:port/app",
+            "postgres://me:not@secret@db/app",
             "postgres://me:secret@db/app?colour=secret",
             "host=db user=me password=secret",
         ] {

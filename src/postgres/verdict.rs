@@ -19,7 +19,7 @@ use crate::lease::{Failure, Remedy};
 
 type Row = (&'static str, Remedy, ErrorKind, &'static str);
 
-const NOT_INSTALLED: &str = "the locks are not installed in this database and schema: run the output of `stanchion sql --dialect postgres`, or connect with the option install=true";
+const NOT_INSTALLED: &str = "the locks are not installed in this database and schema: run the output of `stanchion sql --dialect postgres`, or connect with `PgClient::options().install(true)`, or with install=true in the URL of `Locks`";
 const REPLICA: &str = "the server does not accept writes: locks need the primary";
 const RIGHTS: &str =
     "the role needs the right to the schema of the locks: GRANT USAGE ON SCHEMA stanchion TO role";

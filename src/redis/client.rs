@@ -69,7 +69,9 @@ impl RedisClient {
     /// `ConnectionManager`. The client never closes it.
     ///
     /// `address` is the name of the server in errors. Clients of one server with the same address
-    /// recognize each other's locks in [`acquire_all`](crate::acquire_all).
+    /// recognize each other's locks in [`acquire_all`](crate::acquire_all). If it is the URL of a
+    /// Redis server, it becomes what [`address`](RedisClient::address) of a client with this URL is:
+    /// `redis://HOST:PORT/DB`. User, password and options are left out.
     ///
     /// The client cannot listen on a connection that it does not own, so waiters
     /// [poll](super::Config::poll_interval). The connection must not be used for commands that
@@ -121,6 +123,21 @@ impl Options {
 
     /// Connects with a client of redis-rs, for credentials, certificates and addresses that a URL
     /// cannot express. The new client makes its own connection.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use stanchion::redis::RedisClient;
+    /// use stanchion::redis::redis::{Client, IntoConnectionInfo};
+    ///
+    /// let info = "redis://db/".into_connection_info()?;
+    /// let password = std::fs::read_to_string("/run/secrets/redis")?;
+    /// let settings = info.redis_settings().clone().set_password(password);
+    /// let driver = Client::open(info.set_redis_settings(settings))?;
+    /// let client = RedisClient::options().connect_with(driver).await?;
+    /// let guard = client.lock("deploy").acquire().await?;
+    /// # drop(guard);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Cancel safety
     ///

@@ -102,9 +102,14 @@ mod replies;
 mod scripts;
 mod sentinel;
 mod store;
+#[cfg_attr(not(feature = "redis-tls"), path = "tls_none.rs")]
+mod tls;
 mod verdict;
 
 pub use crate::lease::OnDisconnect;
+/// The driver. Its types are arguments of [`Options::connect_with`] and
+/// [`RedisClient::from_connection`], and must be of the version that this crate uses.
+pub use ::redis;
 pub use client::{
     RedisClient, RedisGuard, RedisLock, RedisPermit, RedisReadGuard, RedisRwLock, RedisSemaphore,
     RedisWriteGuard,

@@ -16,12 +16,13 @@ use super::options::Config;
 use super::replies;
 use super::scripts::{self, Keys, Script, TEXTS};
 use super::sentinel::Sentinels;
+use super::tls;
 use super::verdict::{failure, in_time, is_refusal, is_unknown_script};
 use crate::backend::BoxFuture;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::{
     Answer, Enter, Entered, Failure, Heartbeat, Inspection, Leave, Link, Notice, Notices, Store,
-    Target, Terms, Tokens,
+    Target, Terms, Tokens, without_secrets,
 };
 
 /// How many requests a connection may keep before it has sent them.
@@ -79,14 +80,12 @@ impl Source {
             }
             Err(error) => return Err(wrong(error)),
         };
-        if !matches!(info.addr(), ConnectionAddr::Unix(_)) {
-            refuse_ignored(url)?;
-        }
+        refuse_ignored(url, matches!(info.addr(), ConnectionAddr::Unix(_)))?;
         Client::open(info).map(Self::of_client).map_err(wrong)
     }
 
     fn of_sentinels(url: &str, rest: &str) -> Result<Self> {
-        refuse_ignored(url)?;
+        refuse_ignored(url, false)?;
         let wrong = || {
             let text = "this is no address of sentinels: redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/SERVICE[/DB]";
             Error::new(ErrorKind::InvalidInput, text)
@@ -119,7 +118,7 @@ impl Source {
     {
         Self {
             kind: SourceKind::Lent(Arc::new(connection)),
-            address: address.to_path_buf(),
+            address: given(address),
         }
     }
 
@@ -129,16 +128,27 @@ impl Source {
     }
 }
 
-/// Refuses options in the query of the URL of a host that redis-rs ignores. With an ignored `db`, the
-/// locks would be in another database.
-fn refuse_ignored(url: &str) -> Result<()> {
+/// Refuses options that redis-rs ignores. With an ignored `db`, the locks would be in another
+/// database.
+fn refuse_ignored(url: &str, socket: bool) -> Result<()> {
+    let known: &[&str] = match socket {
+        true => &["db", "user", "pass", "protocol"],
+        false => &["protocol"],
+    };
     let query = url.split_once('?').map_or("", |(_, query)| query);
+    let query = query.split('#').next().unwrap_or_default();
     let pairs = query.split('&').filter(|it| !it.is_empty());
     let mut names = pairs.map(|it| it.split_once('=').map_or(it, |(name, _)| name));
-    if names.all(|it| it == "protocol") {
+    let Some(name) = names.find(|it| !known.contains(it)) else {
         return Ok(());
-    }
-    let text = "the URL of a Redis host takes only the option `protocol`; database, user and password are before the `?`: redis://[USER:PASSWORD@]HOST[:PORT][/DB]";
+    };
+    let text = match super::Options::NAMES.contains(&name) {
+        true => format!(
+            "the option {name:?} is one of `Locks::connect`, and not of this URL: call `RedisClient::options().{name}(…)`"
+        ),
+        false if socket => format!("the URL of a Redis socket takes only the options {}", known.join(", ")),
+        false => "the URL of a Redis host takes only the option `protocol`; database, user and password are before the `?`: redis://[USER:PASSWORD@]HOST[:PORT][/DB]".to_owned(),
+    };
     Err(Error::new(ErrorKind::InvalidInput, text))
 }
 
@@ -149,6 +159,18 @@ fn address_of(address: &ConnectionAddr, db: i64) -> String {
         ConnectionAddr::Unix(path) => format!("redis+unix://{}?db={db}", path.display()),
         ConnectionAddr::TcpTls { .. } => format!("rediss://{address}/{db}"),
         _ => format!("redis://{address}/{db}"),
+    }
+}
+
+/// Returns the address that a caller gave to a connection, without a secret. That of a server is the
+/// one of a client that makes its own connection.
+fn given(address: &Path) -> PathBuf {
+    let info = address
+        .to_str()
+        .map(IntoConnectionInfo::into_connection_info);
+    match info {
+        Some(Ok(info)) => address_of(info.addr(), info.redis_settings().db()).into(),
+        _ => without_secrets(address),
     }
 }
 
@@ -213,7 +235,9 @@ impl RedisStore {
         terms: &Terms,
         notices: Notices,
     ) -> Result<RedisLink> {
-        let named = sentinels.ask(self.config.response_timeout * 2).await;
+        let named = sentinels
+            .ask(self.config.response_timeout.saturating_mul(2))
+            .await;
         let mut refused = None;
         for primary in &named.primaries {
             match self.reach(primary, terms, notices.clone()).await {
@@ -330,6 +354,12 @@ impl RedisStore {
     }
 
     async fn open(&self, client: &Client, notices: Notices) -> Result<Arc<dyn Wire>> {
+        if matches!(
+            client.get_connection_info().addr(),
+            ConnectionAddr::TcpTls { .. }
+        ) {
+            tls::choose_cryptography();
+        }
         let patience = self.config.response_timeout;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(patience))
@@ -339,7 +369,9 @@ impl RedisStore {
             .set_push_sender(move |push: PushInfo| hear(&notices, &push));
         let fails = |error| failure(error).error("connect to", &self.source.address);
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        let connected = in_time(patience * 2, connecting).await.map_err(fails)?;
+        let connected = in_time(patience.saturating_mul(2), connecting)
+            .await
+            .map_err(fails)?;
         Ok(Arc::new(connected))
     }
 
@@ -515,5 +547,64 @@ impl Link for RedisLink {
             let answer = answer.await.and_then(Value::extract_error);
             answer.map(drop).map_err(failure)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_caller_is_that_of_a_client_and_has_no_secret() {
+        for (text, shown) in [
+            ("redis://me:secret@db", "redis://db:6379/0"),
+            (
+                "redis://:secret@db:6379/0?protocol=resp3",
+                "redis://db:6379/0",
+            ),
+            (
+                "redis+unix:///run/r.sock?db=2&pass=secret",
+                "redis+unix:///run/r.sock?db=2",
+            ),
+            (
+                "redis+sentinel://:secret@a,b/main",
+                "redis+sentinel://a,b/main",
+            ),
+            ("redis://:sec/ret@db", "redis://db"),
+            ("here", "here"),
+            ("db:6379", "db:6379"),
+        ] {
+            assert_eq!(given(Path::new(text)), Path::new(shown), "{text}");
+        }
+        let secured = given(Path::new("rediss://:secret@db:1/2"));
+        assert_eq!(secured, Path::new("rediss://db:1/2"));
+    }
+
+    #[test]
+    fn an_error_names_the_option_and_not_its_value() {
+        for (url, named) in [
+            (
+                "redis://:secret@db?lease=secret",
+                "RedisClient::options().lease(…)",
+            ),
+            (
+                "redis+unix:///r.sock?label=secret",
+                "RedisClient::options().label(…)",
+            ),
+            (
+                "redis+unix:///r.sock?colour=secret",
+                "db, user, pass, protocol",
+            ),
+            (
+                "redis+sentinel://a/main?lease=secret",
+                "RedisClient::options().lease(…)",
+            ),
+            ("redis://db?db=secret", "before the `?`"),
+        ] {
+            let error = Source::of_url(url).err().expect(url);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}");
+            let text = error.to_string();
+            assert!(text.contains(named) && !text.contains("secret"), "{text}");
+        }
     }
 }

@@ -9,6 +9,9 @@ mod skip;
 mod assertions;
 #[path = "../servers/basics.rs"]
 mod basics;
+#[cfg(all(feature = "postgres-tls", target_os = "linux"))]
+#[path = "../servers/certificate.rs"]
+mod certificate;
 #[path = "../servers/child.rs"]
 mod child;
 mod clock;
@@ -31,6 +34,9 @@ mod shared_faults;
 mod steps;
 #[path = "../conformance/support.rs"]
 mod support;
+// It needs many loopback addresses.
+#[cfg(all(feature = "postgres-tls", target_os = "linux"))]
+mod tls;
 
 #[test]
 #[ignore = "a child program"]

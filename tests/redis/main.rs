@@ -10,6 +10,9 @@ mod address;
 #[path = "../servers/basics.rs"]
 mod basics;
 mod cancel;
+#[cfg(feature = "redis-tls")]
+#[path = "../servers/certificate.rs"]
+mod certificate;
 mod changes;
 #[path = "../servers/child.rs"]
 mod child;

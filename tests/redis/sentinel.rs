@@ -203,3 +203,13 @@ fn sentinels_that_cannot_help_are_errors() {
     let locks = in_runtime(Locks::connect(&url)).expect("the other one answers");
     drop(in_runtime(locks.lock("a").expect("a lock").acquire()).expect("free"));
 }
+
+/// Nothing listens at port 1.
+#[test]
+fn p18_sentinels_are_asked_with_every_limit() {
+    let options = RedisClient::options().response_timeout(Duration::MAX);
+    let connecting = options.connect("redis+sentinel://127.0.0.1:1/main");
+    let error = in_runtime(connecting).expect_err("nothing listens");
+    let text = error.to_string();
+    assert!(text.contains("ask the sentinels"), "{text}");
+}

@@ -1,12 +1,12 @@
 //! `rediss://`: a server whose certificate is signed by an authority of the test.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use ::redis::TlsCertificates;
 use stanchion::redis::{Options, RedisClient};
 use stanchion::{ErrorKind, Result};
 
+use crate::certificate::certify;
 use crate::child::NAME;
 use crate::crew::Member;
 use crate::server::{Server, directory};
@@ -28,7 +28,7 @@ impl Secured {
         crate::skip::program("openssl")?;
         let directory = directory();
         let path = directory.path();
-        certify(path);
+        certify(path, "DNS:localhost");
         let authority = std::fs::read(path.join("authority.crt")).expect("a certificate");
         let file = |name: &str| path.join(name).to_str().expect("a plain path").to_owned();
         let (certificate, key, trusted) = (
@@ -79,28 +79,6 @@ impl Secured {
     }
 }
 
-/// An authority, and a server for `localhost` whose certificate it has signed.
-fn certify(path: &Path) {
-    let openssl = |words: &str| {
-        let mut command = Command::new("openssl");
-        command.args(words.split(' ')).current_dir(path);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let status = command.status().expect("openssl");
-        assert!(status.success(), "openssl {words}");
-    };
-    std::fs::write(path.join("extensions"), "subjectAltName=DNS:localhost\n").expect("written");
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    openssl(&format!(
-        "req -x509 {key} -keyout authority.key -out authority.crt -days 2 -subj /CN=authority"
-    ));
-    openssl(&format!(
-        "req {key} -keyout server.key -out server.csr -subj /CN=localhost"
-    ));
-    openssl(
-        "x509 -req -in server.csr -CA authority.crt -CAkey authority.key -CAcreateserial -days 2 -extfile extensions -out server.crt",
-    );
-}
-
 /// Also after the connection was cut: what was trusted once is trusted again.
 #[test]
 fn p45_locks_through_tls_are_handed_over_and_outlast_a_break() {
@@ -127,6 +105,9 @@ fn p45_locks_through_tls_are_handed_over_and_outlast_a_break() {
 }
 
 /// Without settings for certificates, those of the system count. Another process has other ones.
+///
+/// The child has chosen no cryptography, and in a build for tests rustls chooses none: see the
+/// development dependencies.
 #[test]
 fn p45_the_authorities_of_the_system_are_trusted() {
     let secured = need!(Secured::start(&["--tls-auth-clients", "no"]));

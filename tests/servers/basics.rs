@@ -79,6 +79,18 @@ fn a_status_has_kind_limit_and_free_permits() {
 }
 
 #[test]
+fn locks_close_the_client_that_they_are_made_of() {
+    let server = need!(Server::start());
+    let client = server.connect(Client::options());
+    let lock = client.lock("a");
+    let guard = in_runtime(lock.acquire()).expect("free");
+    Locks::from(client.clone()).close();
+    let error = in_runtime(lock.acquire()).expect_err("closed");
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+    in_runtime(guard.release()).expect("guards stay valid");
+}
+
+#[test]
 fn a_server_passes_the_suite() {
     let server = need!(Server::start());
     let locks = Locks::from(server.connect(Client::options()));

@@ -43,6 +43,42 @@ fn a_disconnect_is_a_loss_if_the_options_say_so() {
     assert_eq!(in_runtime(guard.lost()), Loss::Disconnected);
 }
 
+/// The lease is so long that the hold cannot end by itself.
+#[test]
+fn p47_a_hold_is_renewed_by_no_request_beyond_its_most() {
+    let server = need!(Server::start());
+    let lease = Duration::from_secs(3600);
+    let most = Duration::from_nanos(1);
+    let client = server.connect(Client::options().lease(lease).max_hold(most));
+    let guard = in_runtime(client.lock("a").acquire()).expect("free");
+    assert!(guard.is_held(), "until it would be renewed");
+    assert_eq!(kind_of(in_runtime(guard.ensure_held())), ErrorKind::Lost);
+    assert!(!guard.is_held());
+    assert_eq!(in_runtime(guard.lost()), Loss::Expired);
+    assert_eq!(kind_of(in_runtime(guard.release())), ErrorKind::Lost);
+    drop(in_runtime(client.lock("a").acquire()).expect("released all the same"));
+    let writer = in_runtime(client.rwlock("b").write()).expect("free");
+    assert_eq!(kind_of(in_runtime(writer.downgrade())), ErrorKind::Lost);
+    drop(in_runtime(client.rwlock("b").write()).expect("released all the same"));
+}
+
+/// No limit is too long.
+#[test]
+fn p18_a_client_waits_as_long_as_it_should() {
+    let server = need!(Server::start());
+    let most = Duration::MAX;
+    let options = Client::options()
+        .response_timeout(most)
+        .unavailable_after(most)
+        .max_hold(most)
+        .timeout(most)
+        .poll_interval(most);
+    let client = server.connect(options);
+    let guard = in_runtime(client.lock("a").acquire()).expect("free");
+    in_runtime(guard.ensure_held()).expect("held");
+    in_runtime(guard.release()).expect("released");
+}
+
 #[test]
 fn p51_a_server_that_is_gone_ends_in_a_loss() {
     let mut server = need!(Server::start());

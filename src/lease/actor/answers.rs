@@ -224,15 +224,17 @@ impl Actor {
     }
 
     /// Asserts a hold that the server has forgotten. The server accepts it if no other caller
-    /// acquired the lock since. A lease that is over is not revived.
+    /// acquired the lock since. A lease that is over is not revived, and a hold that has lasted for
+    /// `max_hold` is lost instead.
     pub(super) fn reassert(&mut self, id: &str) {
         let now = Stamp::now();
+        let lease = self.entries.get(id).and_then(|entry| entry.lease);
+        if !lease.is_some_and(|lease| lease.is_valid(now)) || self.end_if_over(id) {
+            return;
+        }
         let Some(entry) = self.entries.get(id) else {
             return;
         };
-        if !entry.lease.is_some_and(|lease| lease.is_valid(now)) {
-            return;
-        }
         let session = entry.session.clone();
         let token = session.with_stage(|stage| match stage {
             super::Stage::Held(grant) | super::Stage::Granted(grant) => Some(grant.token),
@@ -245,6 +247,18 @@ impl Actor {
             };
             self.send_enter(id, purpose, Some(token));
         }
+    }
+
+    /// Loses a hold that would be renewed although it has lasted for `max_hold`. Returns whether it
+    /// did.
+    pub(super) fn end_if_over(&mut self, id: &str) -> bool {
+        let (settings, now) = (self.settings(), Stamp::now());
+        let entry = self.entries.get(id);
+        let is_over = entry.is_some_and(|entry| entry.is_over(settings, now));
+        if is_over {
+            self.lose(id, Loss::Expired);
+        }
+        is_over
     }
 
     fn reasserted(&mut self, id: &str, sent: Stamp, result: Result<Entered, Failure>) {

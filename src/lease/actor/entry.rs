@@ -116,10 +116,13 @@ impl Entry {
 
     /// Returns whether the hold must be renewed.
     pub(super) fn renews(&self, settings: &Settings, now: Stamp) -> bool {
-        self.session.loss().is_none()
-            && settings
-                .max_hold
-                .is_none_or(|most| now.since(self.begun) < most)
+        self.session.loss().is_none() && !self.is_over(settings, now)
+    }
+
+    /// Returns whether the hold has lasted for `max_hold`.
+    pub(super) fn is_over(&self, settings: &Settings, now: Stamp) -> bool {
+        let most = settings.max_hold;
+        most.is_some_and(|most| now.since(self.begun) >= most)
     }
 
     /// Returns when a wait fails because the server does not answer it.

@@ -133,7 +133,9 @@ impl Actor {
         };
         entry.ensure.push(reply);
         let target = entry.session.target.clone();
-        self.send_beat(&target, vec![session.id.clone()]);
+        if !self.end_if_over(&session.id) {
+            self.send_beat(&target, vec![session.id.clone()]);
+        }
     }
 
     /// Asserts the hold of a writer with the wish of a reader, which makes it a reader.

@@ -1,0 +1,3 @@
+//! Without the feature `redis-tls`.
+
+pub(super) fn choose_cryptography() {}
