@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::spelling;
+use crate::sys::{spelling, uninterrupted};
 
 /// More links in a row count as a cycle.
 const MOST_LINKS: usize = 40;
@@ -26,8 +26,7 @@ pub(crate) fn canonical(path: &Path) -> Result<PathBuf> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let parent = parent
-        .canonicalize()
+    let parent = uninterrupted(|| parent.canonicalize())
         .map_err(|e| Error::io("find the directory", parent, e))?;
     Ok(spelling::joined(&parent, name))
 }
@@ -37,7 +36,7 @@ pub(crate) fn canonical(path: &Path) -> Result<PathBuf> {
 pub(crate) fn canonical_behind_links(path: &Path) -> Result<PathBuf> {
     let mut path = canonical(path)?;
     for _ in 0..MOST_LINKS {
-        match std::fs::read_link(&path) {
+        match uninterrupted(|| std::fs::read_link(&path)) {
             Ok(target) => {
                 let directory = path.parent().unwrap_or(Path::new("."));
                 path = canonical(&directory.join(target))?;

@@ -57,6 +57,16 @@ pub(crate) mod wake_lock;
 #[cfg_attr(not(unix), path = "rights/other.rs")]
 pub(crate) mod rights;
 
+/// Repeats a call of the standard library as long as signals interrupt it.
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Converts "not found" into `None`.
 fn if_there<T>(found: Result<T, impl Into<io::Error>>) -> io::Result<Option<T>> {
     match found.map_err(Into::into) {

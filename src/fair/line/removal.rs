@@ -6,6 +6,7 @@ use super::{Core, Line};
 use crate::error::{Error, Result};
 use crate::fair::ticket::Mode;
 use crate::status::Removal;
+use crate::sys::uninterrupted;
 
 impl Line {
     /// Removes lock file and queue if they are not in use. With `keep_crash`, it removes them only
@@ -68,6 +69,6 @@ impl Core {
 }
 
 fn exists(path: &Path) -> Result<bool> {
-    let exists = path.try_exists();
+    let exists = uninterrupted(|| path.try_exists());
     exists.map_err(|e| Error::io("look for", path, e))
 }

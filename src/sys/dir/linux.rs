@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{
     self, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, SeekFrom, StatxFlags,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Directory, Found, Opened, Unchanged};
@@ -77,19 +77,23 @@ impl Directory for Dir {
     fn make_shared_draft(path: &Path) -> io::Result<()> {
         let parent = open_parent(path)?;
         let rights = shared_in(&parent, path)?;
-        fs::mkdirat(&parent, name_of(path), ALL)?;
+        retry_on_intr(|| fs::mkdirat(&parent, name_of(path), ALL))?;
         Ok(give_rights(&parent, name_of(path), rights)?)
     }
 
     fn open(path: &Path) -> io::Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let opened = fs::open(path, flags, Mode::empty()).and_then(above_standard_streams);
-        if_there(opened.map(|descriptor| Self {
-            shows_changes: FileSystem::of(&descriptor).shows_changes(),
-            descriptor: File::from(descriptor),
-            path: path.to_path_buf(),
-            buffer: Box::new([MaybeUninit::uninit(); LISTING]),
-        }))
+        let opened = retry_on_intr(|| fs::open(path, flags, Mode::empty()));
+        if_there(
+            opened
+                .and_then(above_standard_streams)
+                .map(|descriptor| Self {
+                    shows_changes: FileSystem::of(&descriptor).shows_changes(),
+                    descriptor: File::from(descriptor),
+                    path: path.to_path_buf(),
+                    buffer: Box::new([MaybeUninit::uninit(); LISTING]),
+                }),
+        )
     }
 
     /// The directory gets its rights under another name, `PATH.new-N`, so that no process finds it
@@ -159,7 +163,7 @@ impl Directory for Dir {
             let name = entry.file_name();
             let regular = match entry.file_type() {
                 FileType::RegularFile => true,
-                FileType::Unknown => fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)
+                FileType::Unknown => stat_at(&self.descriptor, name)
                     .is_ok_and(|it| FileType::from_raw_mode(it.st_mode) == FileType::RegularFile),
                 _ => false,
             };
@@ -190,17 +194,19 @@ impl Directory for Dir {
     }
 
     fn link(&self, file: &File, name: &str) -> io::Result<()> {
-        link_in(&self.descriptor, file, Path::new(name))
+        Ok(link_in(&self.descriptor, file, Path::new(name))?)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::renameat(&self.descriptor, from, &self.descriptor, to)?;
+        let here = &self.descriptor;
+        retry_on_intr(|| fs::renameat(here, from, here, to))?;
         Ok(())
     }
 
     fn open_ticket(&self, name: &str) -> io::Result<Opened> {
         let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let open = |access| fs::openat(&self.descriptor, name, access | flags, Mode::empty());
+        let open_as = |access| fs::openat(&self.descriptor, name, access | flags, Mode::empty());
+        let open = |access| retry_on_intr(|| open_as(access));
         let (opened, writable) = match open(OFlags::RDWR) {
             Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => (open(OFlags::RDONLY), false),
             opened => (opened, true),
@@ -217,7 +223,7 @@ impl Directory for Dir {
     }
 
     fn find(&self, name: &str) -> io::Result<Option<Found>> {
-        let found = fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW);
+        let found = stat_at(&self.descriptor, name);
         if_there(found.map(|stat| Found {
             id: FileId::from(&stat),
             marked: stat.st_size > 0,
@@ -236,7 +242,7 @@ impl Directory for Dir {
 
     fn unlink(&self, name: &str) -> io::Result<()> {
         #[allow(clippy::disallowed_methods)] // The one place.
-        let removed = fs::unlinkat(&self.descriptor, name, AtFlags::empty());
+        let removed = retry_on_intr(|| fs::unlinkat(&self.descriptor, name, AtFlags::empty()));
         match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
@@ -254,7 +260,7 @@ impl Dir {
                 "a new file without a name is locked already",
             ));
         }
-        self.link(&file, name)?;
+        retry_on_intr(|| link_in(&self.descriptor, &file, Path::new(name)))?;
         Ok((file, id))
     }
 }
@@ -268,7 +274,8 @@ fn name_of(path: &Path) -> &OsStr {
 fn open_parent(path: &Path) -> io::Result<File> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
-    let opened = fs::open(parent.unwrap_or(Path::new(".")), flags, Mode::empty())?;
+    let parent = parent.unwrap_or(Path::new("."));
+    let opened = retry_on_intr(|| fs::open(parent, flags, Mode::empty()))?;
     Ok(File::from(opened))
 }
 
@@ -276,7 +283,7 @@ fn open_parent(path: &Path) -> io::Result<File> {
 /// name are not supported.
 fn make_in(directory: &File, name: &Path, rights: &Rights) -> io::Result<File> {
     let linked = nameless(directory, rights).and_then(|file| {
-        link_in(directory, &file, name)?;
+        retry_on_intr(|| link_in(directory, &file, name))?;
         Ok(file)
     });
     match linked {
@@ -300,7 +307,7 @@ fn create_in(directory: &File, name: &Path, rights: &Rights) -> io::Result<File>
 /// Deletes a new file if it could not get its rights, because it would keep other users out.
 fn or_undo(directory: &File, name: &Path, file: File, given: io::Result<()>) -> io::Result<File> {
     if given.is_err()
-        && let Ok(found) = fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+        && let Ok(found) = stat_at(directory, name)
         && FileId::from(&found) == file::id_of(&file)?
     {
         #[allow(clippy::disallowed_methods)] // The one place; this process has just created it.
@@ -309,18 +316,22 @@ fn or_undo(directory: &File, name: &Path, file: File, given: io::Result<()>) -> 
     given.map(|()| file)
 }
 
-fn link_in(directory: &File, file: &File, name: &Path) -> io::Result<()> {
+fn link_in(directory: &File, file: &File, name: &Path) -> rustix::io::Result<()> {
     let mut buffer = [0; 32];
     let source = proc_path(file, &mut buffer);
-    let flags = AtFlags::SYMLINK_FOLLOW;
-    Ok(fs::linkat(fs::CWD, source, directory, name, flags)?)
+    fs::linkat(fs::CWD, source, directory, name, AtFlags::SYMLINK_FOLLOW)
+}
+
+/// Looks at a name, and does not follow a link.
+fn stat_at(directory: &File, name: impl rustix::path::Arg + Copy) -> rustix::io::Result<fs::Stat> {
+    retry_on_intr(|| fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW))
 }
 
 /// Returns the rights of a shared directory. In a sticky parent no user can change what others have
 /// created, so the umask decides.
 fn shared_in(parent: &File, path: &Path) -> io::Result<impl FnOnce(Rights) -> Rights> {
     let rights = rights_of_parent(parent, path)?;
-    let sticky = fs::fstat(parent)?.st_mode & 0o1000 != 0;
+    let sticky = retry_on_intr(|| fs::fstat(parent))?.st_mode & 0o1000 != 0;
     Ok(move |made| match sticky {
         true => made,
         false => rights.of_shared(&made),
@@ -344,11 +355,12 @@ fn make_directory(
     let draft = make_draft(parent, path, mode)?;
     let moved = give_rights(parent, &draft, rights).and_then(|()| {
         let name = name_of(path);
-        match fs::renameat_with(parent, &draft, parent, name, RenameFlags::NOREPLACE) {
+        let flags = RenameFlags::NOREPLACE;
+        match retry_on_intr(|| fs::renameat_with(parent, &draft, parent, name, flags)) {
             // Not supported by this file system or kernel. To replace an empty directory is as
             // good: a process that has it open finds it removed.
             Err(error) if !matches!(error, Errno::EXIST | Errno::NOENT) => {
-                fs::renameat(parent, &draft, parent, name)
+                retry_on_intr(|| fs::renameat(parent, &draft, parent, name))
             }
             moved => moved,
         }
@@ -371,7 +383,7 @@ fn make_draft(parent: &File, path: &Path, mode: Mode) -> io::Result<OsString> {
         let name = name_of(path).as_bytes();
         let mut draft = OsStr::from_bytes(&name[..name.len().min(LONGEST_DRAFT)]).to_owned();
         draft.push(format!(".new-{number}"));
-        match fs::mkdirat(parent, &draft, mode) {
+        match retry_on_intr(|| fs::mkdirat(parent, &draft, mode)) {
             Err(Errno::EXIST) => remove_empty(parent, &draft),
             Err(error) => return Err(error.into()),
             Ok(()) => return Ok(draft),
@@ -396,9 +408,9 @@ fn give_rights(
     rights: impl FnOnce(Rights) -> Rights,
 ) -> rustix::io::Result<()> {
     let careful = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let handle = fs::openat(parent, draft, careful | OFlags::PATH, Mode::empty())?;
-    let handle = File::from(handle);
-    let stat = fs::fstat(&handle)?;
+    let open_path = || fs::openat(parent, draft, careful | OFlags::PATH, Mode::empty());
+    let handle = File::from(retry_on_intr(open_path)?);
+    let stat = retry_on_intr(|| fs::fstat(&handle))?;
     // On a network file system root may be another user.
     if stat.st_uid != rustix::process::geteuid().as_raw() {
         return Ok(());
@@ -406,15 +418,19 @@ fn give_rights(
     if stat.st_mode & 0o700 != 0o700 {
         // The umask has removed bits of the owner.
         let mut buffer = [0; 32];
-        fs::chmod(proc_path(&handle, &mut buffer), Mode::RWXU)?;
+        let path = proc_path(&handle, &mut buffer);
+        retry_on_intr(|| fs::chmod(path, Mode::RWXU))?;
     }
-    let directory = fs::openat(&handle, c".", careful | OFlags::RDONLY, Mode::empty())?;
-    let directory = File::from(directory);
+    let open_to_read = || fs::openat(&handle, c".", careful | OFlags::RDONLY, Mode::empty());
+    let directory = File::from(retry_on_intr(open_to_read)?);
     let mut room = [MaybeUninit::uninit(); 1024];
     let mut entries = RawDir::new(&directory, &mut room[..]);
     while let Some(entry) = entries.next() {
-        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
-            return Err(Errno::NOTEMPTY);
+        match entry {
+            Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => {}
+            Ok(_) => return Err(Errno::NOTEMPTY),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
         }
     }
     let given = Rights::of(&directory).and_then(|made| rights(made).give_to_directory(&directory));

@@ -2,6 +2,10 @@
 //!
 //! `rustix` replaces the standard library where it matters. On Linux it goes straight to the
 //! kernel, which avoids the C library's cancellation points around open, read and write.
+//!
+//! On FUSE, a signal may interrupt every call that names a file or asks for its facts, whatever its
+//! handler says about restarts. Such a call has done nothing. So it is repeated, here and in
+//! [`dir`](crate::sys::dir).
 
 use std::fs::File;
 use std::io;
@@ -11,15 +15,15 @@ pub(crate) use std::os::fd::AsFd as AsOpen;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, chmod, fchmod, fstat, lstat};
-use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, pread, pwrite};
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, pread, pwrite, retry_on_intr};
 
 use super::{Facts, FileId, OpenFile, found, refused};
 use crate::sys::refusal::is_refusal;
-use crate::sys::{Access, if_there};
+use crate::sys::{Access, if_there, uninterrupted};
 
 impl OpenFile for File {
     fn facts(&self) -> io::Result<Facts> {
-        Ok(Facts::from(&fstat(self)?))
+        Ok(Facts::from(&retry_on_intr(|| fstat(self))?))
     }
 
     fn read_some_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -77,7 +81,8 @@ fn create(path: &Path, access: OFlags, mode: Option<u32>) -> io::Result<File> {
     let file = open(path, access | OFlags::CREATE | OFlags::EXCL, mode);
     let file = file.map_err(|error| plain(error, path))?;
     if let Some(mode) = mode {
-        set_bits_or_narrower(&file, mode & 0o777, mode_of(&fstat(&file)?) & 0o777)?;
+        let present = mode_of(&retry_on_intr(|| fstat(&file))?);
+        set_bits_or_narrower(&file, mode & 0o777, present & 0o777)?;
     }
     Ok(file)
 }
@@ -113,7 +118,7 @@ pub(crate) fn duplicate_for_exec(file: &File) -> io::Result<File> {
 /// Deletes a file. Its name is free at once.
 pub(crate) fn remove(path: &Path, _beside: &Path) -> io::Result<()> {
     #[allow(clippy::disallowed_methods)] // The one place on Unix, with `dir`.
-    std::fs::remove_file(path)
+    uninterrupted(|| std::fs::remove_file(path))
 }
 
 /// Ensures that the content survives a loss of power. The call of macOS, which is stronger than
@@ -128,7 +133,7 @@ pub(crate) fn sync(file: &File) -> io::Result<()> {
 
 /// Renames a file in place of another one.
 pub(crate) fn replace(from: &Path, to: &Path) -> io::Result<()> {
-    std::fs::rename(from, to)
+    uninterrupted(|| std::fs::rename(from, to))
 }
 
 /// The lowest descriptor that is not stdin, stdout or stderr.
@@ -191,13 +196,13 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn open_to_watch(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(path, flags, Mode::empty()).and_then(above_standard_streams);
-    if_there(opened.map(File::from))
+    let opened = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()));
+    if_there(opened.and_then(above_standard_streams).map(File::from))
 }
 
 /// Fails if this path can never be a lock file, before anything is created.
 pub(crate) fn check_lock_path(path: &Path) -> io::Result<()> {
-    if_there(lstat(path))?.map_or(Ok(()), |stat| refuse_irregular(&stat))
+    if_there(retry_on_intr(|| lstat(path)))?.map_or(Ok(()), |stat| refuse_irregular(&stat))
 }
 
 fn open(path: &Path, access: OFlags, mode: Option<u32>) -> rustix::io::Result<File> {
@@ -212,34 +217,30 @@ fn open_in(
 ) -> rustix::io::Result<File> {
     let careful = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let mode = mode_bits(mode.unwrap_or(0o666) & 0o777);
-    loop {
-        match rustix::fs::openat(directory, path, access | careful, mode) {
-            Err(Errno::INTR) => {}
-            result => return result.and_then(above_standard_streams).map(File::from),
-        }
-    }
+    let opened = retry_on_intr(|| rustix::fs::openat(directory, path, access | careful, mode));
+    opened.and_then(above_standard_streams).map(File::from)
 }
 
 /// Creates a file that must not exist.
 pub(in crate::sys) fn create_new_in(
-    directory: impl AsOpen,
-    name: impl rustix::path::Arg,
+    directory: impl AsOpen + Copy,
+    name: impl rustix::path::Arg + Copy,
     mode: u32,
 ) -> rustix::io::Result<File> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = rustix::fs::openat(directory, name, flags, mode_bits(mode));
+    let file = retry_on_intr(|| rustix::fs::openat(directory, name, flags, mode_bits(mode)));
     file.and_then(above_standard_streams).map(File::from)
 }
 
 /// Creates a file without a name. It is gone at the latest when its process dies.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(in crate::sys) fn open_nameless_in(
-    directory: impl AsOpen,
-    name: impl rustix::path::Arg,
+    directory: impl AsOpen + Copy,
+    name: impl rustix::path::Arg + Copy,
     mode: u32,
 ) -> rustix::io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(directory, name, flags, mode_bits(mode));
+    let file = retry_on_intr(|| rustix::fs::openat(directory, name, flags, mode_bits(mode)));
     file.and_then(above_standard_streams).map(File::from)
 }
 
@@ -257,12 +258,12 @@ pub(in crate::sys) fn mode_of(stat: &Stat) -> u32 {
 /// Sets permission bits through the descriptor. If that is refused, through its name in `/proc`.
 pub(in crate::sys) fn set_bits(file: &File, mode: u32) -> io::Result<()> {
     let mode = mode_bits(mode);
-    let Err(error) = fchmod(file, mode).map_err(io::Error::from) else {
+    let Err(error) = retry_on_intr(|| fchmod(file, mode)).map_err(io::Error::from) else {
         return Ok(());
     };
     let mut buffer = [0; 32];
     let path = proc_path(file, &mut buffer);
-    match is_refusal(&error) && chmod(path, mode).is_ok() {
+    match is_refusal(&error) && retry_on_intr(|| chmod(path, mode)).is_ok() {
         true => Ok(()),
         false => Err(error),
     }
@@ -303,7 +304,7 @@ fn plain(error: Errno, path: &Path) -> io::Error {
 /// nothing is there. Does not follow a final link.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn named_at(path: &Path) -> io::Result<Option<(FileId, u64)>> {
-    if_there(look_up(path))
+    if_there(retry_on_intr(|| look_up(path)))
 }
 
 /// Looks up identity and number of names only. A request for the times as well would make the next
@@ -337,7 +338,7 @@ fn names_in(stat: &Stat) -> u64 {
 /// Returns what is at this path, or `None` if nothing is.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn facts_at(path: &Path) -> io::Result<Option<Facts>> {
-    if_there(lstat(path).map(|stat| Facts::from(&stat)))
+    if_there(retry_on_intr(|| lstat(path)).map(|stat| Facts::from(&stat)))
 }
 
 /// Marks a ticket as bypassed, or removes the mark. A mark is one byte of content, so that `stat`

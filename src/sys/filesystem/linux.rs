@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rustix::fs::{StatFs, fstatfs, statfs};
+use rustix::io::retry_on_intr;
 
 use super::{FileSystem, KEEPS_NUMBERS, LOCAL, NETWORK, Platform};
 use crate::sys::file::AsOpen;
@@ -67,11 +68,11 @@ const KNOWN: [(u32, u8); 44] = [
 
 impl Platform for FileSystem {
     fn traits_of(file: &impl AsOpen) -> u8 {
-        fstatfs(file).map_or(0, |it| known(&it))
+        retry_on_intr(|| fstatfs(file)).map_or(0, |it| known(&it))
     }
 
     fn traits_at(path: &Path) -> u8 {
-        statfs(path).map_or(0, |it| known(&it))
+        retry_on_intr(|| statfs(path)).map_or(0, |it| known(&it))
     }
 }
 

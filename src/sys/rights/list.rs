@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{
     AtFlags, Stat, XattrFlags, fgetxattr, fremovexattr, fsetxattr, fstat, lgetxattr, lstat, statat,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::geteuid;
 
 use super::{Class, Rights, set_mode};
@@ -38,7 +38,9 @@ const OTHERS: u16 = 32;
 impl Rights {
     /// Returns the rights of the file at this path, or `None` if nothing is.
     pub(in crate::sys) fn at_path(path: &Path) -> io::Result<Option<Self>> {
-        Self::found(lstat(path), || read(|value| lgetxattr(path, ACCESS, value)))
+        Self::found(retry_on_intr(|| lstat(path)), || {
+            read(|value| lgetxattr(path, ACCESS, value))
+        })
     }
 
     /// Returns the rights of the file of this name in an open directory, or `None` if there is
@@ -48,7 +50,8 @@ impl Rights {
         name: &Path,
         path: &Path,
     ) -> io::Result<Option<Self>> {
-        Self::found(statat(directory, name, AtFlags::SYMLINK_NOFOLLOW), || {
+        let stat = retry_on_intr(|| statat(directory, name, AtFlags::SYMLINK_NOFOLLOW));
+        Self::found(stat, || {
             let mut buffer = [0; 32];
             let mut whole = PathBuf::from(crate::sys::file::proc_path(directory, &mut buffer));
             whole.push(name);
@@ -69,7 +72,7 @@ impl Rights {
     /// Returns the rights of an open file.
     pub(in crate::sys) fn of(file: &File) -> io::Result<Self> {
         let list = read(|value| fgetxattr(file, ACCESS, value));
-        Ok(Self::new(&fstat(file)?, list))
+        Ok(Self::new(&retry_on_intr(|| fstat(file))?, list))
     }
 
     fn new(stat: &Stat, list: List) -> Self {
@@ -182,21 +185,23 @@ impl Rights {
 /// rights if there can be no list.
 fn give_bits(file: &File, stat: &Stat, whole: Rights, bare: Rights, more: u32) -> io::Result<()> {
     // The file may have inherited a list that names others.
-    let inherited = fgetxattr(file, ACCESS, &mut [0; 0][..]).is_ok();
+    let inherited = retry_on_intr(|| fgetxattr(file, ACCESS, &mut [0; 0][..])).is_ok();
     if !inherited && !whole.has_list() {
         return set_mode(file, stat, whole.mode() | more);
     }
-    if fsetxattr(file, ACCESS, &whole.list(), XattrFlags::empty()).is_ok() {
-        return set_mode(file, &fstat(file)?, whole.mode() | more);
+    let list = whole.list();
+    if retry_on_intr(|| fsetxattr(file, ACCESS, &list, XattrFlags::empty())).is_ok() {
+        return set_mode(file, &retry_on_intr(|| fstat(file))?, whole.mode() | more);
     }
     if inherited {
-        fremovexattr(file, ACCESS)?;
+        retry_on_intr(|| fremovexattr(file, ACCESS))?;
     }
-    set_mode(file, &fstat(file)?, bare.mode() | more)
+    set_mode(file, &retry_on_intr(|| fstat(file))?, bare.mode() | more)
 }
 
 /// Reads the access list. Returns `None` if there is none, or can be none.
 fn read(get: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> List {
+    let get = |room: &mut [u8]| retry_on_intr(|| get(&mut *room));
     let mut room = [0; ROOM];
     match get(&mut room) {
         Ok(length) => Ok(Some(room[..length].to_vec())),

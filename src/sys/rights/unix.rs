@@ -25,6 +25,7 @@ use std::fs::File;
 use std::io;
 
 use rustix::fs::{Gid, Stat, Uid, fchown, fstat};
+use rustix::io::retry_on_intr;
 
 use super::file::{mode_of, set_bits_or_narrower};
 
@@ -208,20 +209,21 @@ impl Rights {
     /// Gives the file to the owner and the group, or to the group alone, as far as this process
     /// may.
     pub(super) fn hand_over(&self, file: &File) -> io::Result<Stat> {
-        let stat = fstat(file)?;
+        let stat = retry_on_intr(|| fstat(file))?;
         if (stat.st_uid, stat.st_gid) == (self.owner.id, self.group.id) {
             return Ok(stat);
         }
         let group = Some(Gid::from_raw(self.group.id));
-        if fchown(file, Some(Uid::from_raw(self.owner.id)), group).is_err() {
-            let _ = fchown(file, None, group);
+        let give = |owner| retry_on_intr(|| fchown(file, owner, group));
+        if give(Some(Uid::from_raw(self.owner.id))).is_err() {
+            let _ = give(None);
         }
-        Ok(fstat(file)?)
+        Ok(retry_on_intr(|| fstat(file))?)
     }
 
     /// Returns whether the file has this owner and this group.
     pub(super) fn have_owner(&self, file: &File) -> io::Result<bool> {
-        let stat = fstat(file)?;
+        let stat = retry_on_intr(|| fstat(file))?;
         Ok((stat.st_uid, stat.st_gid) == (self.owner.id, self.group.id))
     }
 
