@@ -163,27 +163,13 @@ fn is_refusal_to_write(error: &io::Error) -> bool {
 /// door.
 pub(crate) fn probe(path: &Path) -> Result<Probed> {
     let at = |step, error| Error::io(step, path, error);
-    let lock = |door: &Door, shared| {
-        let locked = door.try_lock(shared);
-        locked.map_err(|e| at("lock the lock file", e))
-    };
     for _ in 0..TRIES {
         let opened = Door::open_to_probe(path).map_err(|e| at("open the lock file", e))?;
         let Some(door) = opened else {
             return Ok(Probed::Free);
         };
         let id = door.id();
-        let mut found = Probed::Exclusive;
-        for _ in 0..TRIES {
-            if lock(&door, false)? {
-                found = Probed::Free;
-                break;
-            }
-            std::hint::spin_loop();
-        }
-        if found == Probed::Exclusive && lock(&door, true)? {
-            found = Probed::Shared;
-        }
+        let found = try_briefly(&door).map_err(|e| at("lock the lock file", e))?;
         match found {
             Probed::Exclusive => drop(door),
             // Unlock before anything else, so that no process finds it locked.
@@ -198,6 +184,20 @@ pub(crate) fn probe(path: &Path) -> Result<Probed> {
     }
     let text = "the lock file is replaced whenever it is opened";
     Err(Error::at(ErrorKind::Corrupt, text, path))
+}
+
+/// Locks the door if it is free, or shared.
+fn try_briefly(door: &Door) -> io::Result<Probed> {
+    for _ in 0..TRIES {
+        if door.try_lock(false)? {
+            return Ok(Probed::Free);
+        }
+        std::hint::spin_loop();
+    }
+    Ok(match door.try_lock(true)? {
+        true => Probed::Shared,
+        false => Probed::Exclusive,
+    })
 }
 
 /// Deletes a file that no process has locked, under its lock.

@@ -97,6 +97,13 @@ pub(crate) enum Resized {
     NotAll,
 }
 
+/// The result of trying the lock on the state file.
+enum TriedState {
+    /// Locked. Contains the record, if there was one.
+    Locked(Option<Record>),
+    Refused,
+}
+
 /// The result of locking the state file. The door is locked.
 enum StateLock {
     /// Locked. Contains the record, if there was one.
@@ -160,8 +167,12 @@ impl Disk {
     fn use_queue(&mut self, queue: Option<QueueDir>) -> Result<()> {
         self.queue = queue;
         self.opened += 1;
-        self.refresh()?;
-        self.check_kind()
+        let checked = self.refresh().and_then(|()| self.check_kind());
+        if checked.is_err() {
+            // The next use opens it again, and is refused like this one.
+            self.queue = None;
+        }
+        checked
     }
 
     /// Opens the queue directory, and creates it if it is missing. A newcomer does this before it
@@ -389,20 +400,20 @@ impl Disk {
     /// Locks the current state file exclusively, and reads it. A refusal says why.
     fn lock_state(&mut self, door: &Door) -> Result<StateLock> {
         match self.try_state()? {
-            Some(record) => Ok(StateLock::Locked(record)),
-            None => self.refused(door),
+            TriedState::Locked(record) => Ok(StateLock::Locked(record)),
+            TriedState::Refused => self.refused(door),
         }
     }
 
-    /// Does the same, and returns `None` if the lock was refused. The record is `None` if there was
-    /// none.
-    fn try_state(&mut self) -> Result<Option<Option<Record>>> {
+    /// Does the same, and does not ask why the lock was refused.
+    fn try_state(&mut self) -> Result<TriedState> {
         for _ in 0..TRIES {
-            let Some(record) = self.try_state_as_it_is()? else {
-                return Ok(None);
-            };
+            let tried = self.try_state_as_it_is()?;
+            if let TriedState::Refused = tried {
+                return Ok(tried);
+            }
             match self.make_private() {
-                Ok(true) => return Ok(Some(record)),
+                Ok(true) => return Ok(tried),
                 Ok(false) => {
                     self.unlock_state();
                     self.reopen();
@@ -418,26 +429,26 @@ impl Disk {
 
     /// Does the same, and accepts a file with a second name. The caller must not write into it
     /// then.
-    fn try_state_as_it_is(&mut self) -> Result<Option<Option<Record>>> {
+    fn try_state_as_it_is(&mut self) -> Result<TriedState> {
         for _ in 0..TRIES {
             self.open_state()?;
             let Some(state) = &self.state else { continue };
             let locked = flock::try_lock_own(&state.file, false);
             if !locked.map_err(self.at_state("lock the state file"))? {
                 if self.state_is_current()? {
-                    return Ok(None);
+                    return Ok(TriedState::Refused);
                 }
                 // The process that removes the lock still has the old file locked.
                 self.reopen();
                 continue;
             }
             match self.read_locked() {
-                Ok(Content::Ours(record)) => return Ok(Some(Some(record))),
-                Ok(Content::Nothing) => return Ok(Some(None)),
+                Ok(Content::Ours(record)) => return Ok(TriedState::Locked(Some(record))),
+                Ok(Content::Nothing) => return Ok(TriedState::Locked(None)),
                 // The file is locked by us and still has its name, so the process that wanted to
                 // remove the lock died before it could.
                 Ok(Content::Removed) if self.state_is_current()? => {
-                    return Ok(Some(None));
+                    return Ok(TriedState::Locked(None));
                 }
                 Ok(Content::Removed) => {
                     self.unlock_state();
@@ -478,14 +489,13 @@ impl Disk {
         self.read_head()
     }
 
-    /// Some file systems grant every lock. Checks that a second one is refused.
+    /// Some file systems grant every lock. Checks that a second one is refused. An error proves
+    /// nothing: the first lock was granted.
     fn check_that_locks_exclude(&self) -> Result<()> {
         let path = self.place.state();
-        let at = |step, error| Error::io(step, &path, error);
-        let second = file::open_to_read(&path).map_err(|e| at("open the state file", e))?;
-        if let (Some(second), Some(state)) = (second, &self.state)
-            && flock::is_granted_twice(&state.file, &second)
-                .map_err(|e| at("lock the state file", e))?
+        // With the right to write, as the first one: NFS 4 demands it for an exclusive lock.
+        if let (Ok(Some((second, _))), Some(state)) = (file::open_existing(&path), &self.state)
+            && flock::is_granted_twice(&state.file, &second).unwrap_or(false)
         {
             let text = "this file system grants one lock to two holders";
             return Err(Error::at(ErrorKind::Unsupported, text, path));

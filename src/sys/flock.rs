@@ -38,13 +38,13 @@ trait OwnLock {
 /// Acquires the exclusive lock. Returns `false` if another open file has a lock on this file.
 pub(crate) fn try_lock_exclusive(file: &File) -> io::Result<bool> {
     #[allow(clippy::disallowed_methods)] // The one place.
-    attempt(|| fs2::FileExt::try_lock_exclusive(file))
+    attempt(file, false, || fs2::FileExt::try_lock_exclusive(file))
 }
 
 /// Acquires the shared lock. Returns `false` if another open file has the exclusive one.
 pub(crate) fn try_lock_shared(file: &File) -> io::Result<bool> {
     #[allow(clippy::disallowed_methods)] // The one place.
-    attempt(|| fs2::FileExt::try_lock_shared(file))
+    attempt(file, true, || fs2::FileExt::try_lock_shared(file))
 }
 
 /// Does one or the other.
@@ -57,7 +57,7 @@ pub(crate) fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
 
 /// Acquires the lock of an own file. Returns `false` if another open file has one that excludes it.
 pub(crate) fn try_lock_own(file: &File, shared: bool) -> io::Result<bool> {
-    attempt(|| file.lock_own(shared))
+    attempt(file, shared, || file.lock_own(shared))
 }
 
 /// Converts our exclusive lock into a shared one, without releasing it in between. Returns `false`
@@ -92,7 +92,7 @@ pub(crate) fn is_granted_twice(locked: &File, other: &File) -> io::Result<bool> 
 /// Waits for the lock in the kernel, without end. For threads that have nothing else to do.
 pub(crate) fn wait_and_lock(file: &File, shared: bool) -> io::Result<()> {
     #[allow(clippy::disallowed_methods)] // The one place.
-    let locked = attempt(|| match shared {
+    let locked = attempt(file, shared, || match shared {
         true => fs2::FileExt::lock_shared(file),
         false => fs2::FileExt::lock_exclusive(file),
     })?;
@@ -103,9 +103,13 @@ pub(crate) fn wait_and_lock(file: &File, shared: bool) -> io::Result<()> {
     }
 }
 
-fn attempt(mut call: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
+fn attempt(
+    _file: &File,
+    _shared: bool,
+    mut call: impl FnMut() -> io::Result<()>,
+) -> io::Result<bool> {
     #[cfg(stanchion_test)]
-    if let Some(answer) = simulated() {
+    if let Some(answer) = simulated(_file, _shared) {
         return answer.map_err(classify);
     }
     loop {
@@ -119,12 +123,19 @@ fn attempt(mut call: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
 }
 
 /// Returns the simulated answer. `STANCHION_FLOCK=yes` simulates a file system that grants every
-/// lock, `STANCHION_FLOCK=37` one that returns this error number.
+/// lock, `STANCHION_FLOCK=37` one that returns this error number, and `STANCHION_FLOCK=nfs4` one
+/// that demands the right to write for an exclusive lock.
 #[cfg(stanchion_test)]
-fn simulated() -> Option<io::Result<bool>> {
+fn simulated(_file: &File, _shared: bool) -> Option<io::Result<bool>> {
     static ANSWER: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     let answer = ANSWER.get_or_init(|| std::env::var("STANCHION_FLOCK").ok());
     let answer = answer.as_deref()?;
+    #[cfg(unix)]
+    if answer == "nfs4" {
+        let access = rustix::fs::fcntl_getfl(_file).ok()? & rustix::fs::OFlags::ACCMODE;
+        let refused = !_shared && access == rustix::fs::OFlags::RDONLY;
+        return refused.then(|| Err(io::Error::from_raw_os_error(libc::EBADF)));
+    }
     let number = answer.parse().ok().map(io::Error::from_raw_os_error);
     Some(number.map_or(Ok(true), Err))
 }

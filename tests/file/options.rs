@@ -311,6 +311,20 @@ pub(crate) fn main() {
     say(format_args!("open {:?}", locked.map_err(|it| it.kind())));
 }
 
+/// An exclusive lock needs a descriptor that can be written.
+#[cfg(all(stanchion_test, unix))]
+#[test]
+fn p61_locks_work_where_an_exclusive_lock_needs_the_right_to_write() {
+    let place = Place::new();
+    let mut command = program("options");
+    command
+        .env("LOCK_PATH", place.path())
+        .env("STANCHION_FLOCK", "nfs4");
+    let said = last_words(&mut command);
+    let works = ["fair", "plain", "plain", "open"].map(|it| format!("{it} Ok(())"));
+    assert_eq!(said, works);
+}
+
 /// A file system that cannot lock, and one that grants every lock: both are reported as
 /// unsupported.
 #[cfg(stanchion_test)]

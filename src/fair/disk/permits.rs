@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Disk, Resized};
+use super::{Disk, Resized, TriedState};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::record::{Flag, Record};
 use crate::fair::slots::{Slots, other_limit};
@@ -53,7 +53,7 @@ impl Disk {
     /// permits in hand are beyond it; they are given back. In both cases try again soon.
     pub(crate) fn mint(&mut self, words: &Arc<str>, block: u64) -> Result<Option<u64>> {
         step::at(Step::MintToken);
-        let Some(record) = self.try_state()? else {
+        let TriedState::Locked(record) = self.try_state()? else {
             return Ok(None);
         };
         let minted = self.mint_locked(record, words, block);
@@ -93,7 +93,7 @@ impl Disk {
     /// Records the last granted token of the block that ends at `reserved`. Writes nothing if
     /// another process has reserved tokens since.
     pub(crate) fn settle_token(&mut self, token: u64, reserved: u64) -> Result<()> {
-        let Some(record) = self.try_state()? else {
+        let TriedState::Locked(record) = self.try_state()? else {
             return Ok(());
         };
         let written = match record {
@@ -121,7 +121,7 @@ impl Disk {
     /// Records another limit, for a caller that holds `held` permits.
     pub(crate) fn record_limit(&mut self, limit: u32, held: u32) -> Result<Resized> {
         step::at(Step::MintToken);
-        let Some(record) = self.try_state()? else {
+        let TriedState::Locked(record) = self.try_state()? else {
             return Ok(Resized::Later);
         };
         let known = self.slots.as_ref().map_or(0, Slots::limit);

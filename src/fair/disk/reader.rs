@@ -22,7 +22,7 @@
 //! 2. `state` is written under its exclusive lock. There is one exception: the reader in charge
 //!    clears the flag that it has reported. No other process can have the exclusive lock meanwhile.
 
-use super::{Admission, Disk, Entered, StateLock, TRIES};
+use super::{Admission, Disk, Entered, StateLock, TRIES, TriedState};
 use crate::door::Door;
 use crate::error::Result;
 use crate::fair::record::{Content, Flag, Record};
@@ -110,7 +110,7 @@ impl Disk {
     /// Makes the record clean, unless another process has `state` locked.
     fn take_charge(&mut self, door: &Door) -> Result<Tried> {
         step::at(Step::TakeCharge);
-        let Some(found) = self.try_state_as_it_is()? else {
+        let TriedState::Locked(found) = self.try_state_as_it_is()? else {
             return Ok(Tried::Refused);
         };
         let entered = self.make_clean(door, found);
@@ -177,10 +177,12 @@ impl Disk {
         self.unlock_state();
         // Not replaced by a private copy: readers that have the file open would continue with the
         // old one.
-        let record = self.try_state_as_it_is()?.flatten();
+        let tried = self.try_state_as_it_is()?;
         let linked = self.state.as_ref().is_some_and(|it| it.linked);
-        match record {
-            Some(it) if it.door == door.id() && it.flag == Flag::Found && !linked => {
+        match tried {
+            TriedState::Locked(Some(it))
+                if it.door == door.id() && it.flag == Flag::Found && !linked =>
+            {
                 self.clear_held(it.token, Flag::Held)
             }
             // The lock ends with the last steps of the holder.

@@ -8,14 +8,14 @@
 //! content holds data of other programs and stays. A record with a second name gets no tombstone;
 //! see [`disk`](super).
 
-use super::{Disk, State, StateLock};
+use super::{Disk, State, StateLock, TriedState};
 use crate::door::{Door, remove_file, remove_file_in};
 use crate::error::{Error, Result};
 use crate::fair::record::{self, Flag, Record};
 use crate::fair::slots::Slots;
 use crate::status::Removal;
 use crate::step::{self, Step};
-use crate::sys::file;
+use crate::sys::{file, uninterrupted};
 
 impl Disk {
     /// Removes the lock from disk. The door is locked and current, and the queue was found empty.
@@ -29,8 +29,8 @@ impl Disk {
 
     fn remove_all(&mut self, door: &Door, keep_crash: bool) -> Result<Removal> {
         let record = match self.try_state_as_it_is()? {
-            Some(record) => record,
-            None => match self.refused(door)? {
+            TriedState::Locked(record) => record,
+            TriedState::Refused => match self.refused(door)? {
                 StateLock::Elsewhere => return Err(self.replaced()),
                 _ => return Ok(Removal::InUse),
             },
@@ -48,7 +48,8 @@ impl Disk {
         step::at(Step::UnlinkDoor);
         let path = &self.place.door;
         let at = |e| Error::io("look at the lock file", path, e);
-        let empty = door.file().metadata().map_err(at)?.len() == 0;
+        let facts = uninterrupted(|| door.file().metadata());
+        let empty = facts.map_err(at)?.len() == 0;
         // Another file under this name is not ours to remove.
         if empty && door.is_current(path).map_err(at)? {
             remove_file(path, "remove the lock file")?;
@@ -58,7 +59,7 @@ impl Disk {
 
     /// Removes the semaphore. The caller has all permits in hand, and the queue is empty.
     pub(crate) fn remove_slots(&mut self) -> Result<Removal> {
-        let Some(record) = self.try_state_as_it_is()? else {
+        let TriedState::Locked(record) = self.try_state_as_it_is()? else {
             return Ok(Removal::InUse);
         };
         let known = self.slots.as_ref().map(Slots::limit);
@@ -94,7 +95,7 @@ impl Disk {
         remove_file_in(&self.place.queue, &path, "remove the state file")?;
         step::at(Step::RemoveQueue);
         #[allow(clippy::disallowed_methods)] // the one place
-        let removed = std::fs::remove_dir(&self.place.queue);
+        let removed = uninterrupted(|| std::fs::remove_dir(&self.place.queue));
         let error = match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => error,
             _ => return Ok(Removal::Removed),
