@@ -15,6 +15,9 @@ mod acl;
 mod at_the_limit;
 #[path = "crew/mod.rs"]
 mod crew;
+#[cfg(target_os = "linux")]
+#[path = "processes/fuse.rs"]
+mod fuse;
 #[path = "processes/other_users.rs"]
 mod other_users;
 #[path = "processes/queue.rs"]
@@ -370,6 +373,28 @@ fn p66_a_record_that_turns_foreign_later_is_refused_in_every_way() {
                 .collect::<Vec<_>>()
         };
         assert_eq!(contents(snapshot(home.path())), contents(before));
+    });
+}
+
+/// Each use is refused before it makes or locks anything, not only the first one.
+#[test]
+fn p66_a_handle_from_before_the_foreign_record_changes_nothing() {
+    in_time(|| {
+        let home = scratch();
+        let lock = FifoLock::open(home.path().join("it.lock")).expect("a lock");
+        std::fs::create_dir(lock.queue_dir()).expect("a queue");
+        let record = "stanchion 1 semaphore 00000000000000000005\n";
+        std::fs::write(lock.queue_dir().join("state"), record).expect("a record");
+        let before = snapshot(home.path());
+        for _ in 0..3 {
+            for error in [
+                lock.try_acquire().map(|_| ()).expect_err("refused"),
+                lock.acquire().block().map(|_| ()).expect_err("refused"),
+            ] {
+                assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
+            }
+            assert_eq!(snapshot(home.path()), before);
+        }
     });
 }
 

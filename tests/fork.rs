@@ -208,6 +208,14 @@ fn p34_a_wait_dropped_in_a_forked_child_touches_no_mutex_of_the_parent() {
     assert_eq!(crew.ask(parent, "forks-in-waits"), "all ended");
 }
 
+/// The same with a permit.
+#[test]
+fn p34_a_permit_used_in_a_forked_child_touches_no_mutex_of_the_parent() {
+    let mut crew = Crew::new();
+    let parent = crew.start();
+    assert_eq!(crew.ask(parent, "forks-with-permits"), "all ended");
+}
+
 /// The open files of the lock, its queue and its events.
 fn open_files(crew: &mut Crew, who: Who, command: &str) -> Vec<String> {
     crew.tell(who, command);

@@ -241,13 +241,19 @@ impl Hold for FairHold {
 
     fn is_held(&self) -> bool {
         match &self.share {
-            Some(Share::Permits(_)) => self.permit_loss().is_none(),
+            Some(Share::Permits(_)) => {
+                !self.shared.line.is_foreign() && self.permit_loss().is_none()
+            }
             _ => self.shared.line.is_held(self.token),
         }
     }
 
     fn lost(&self) -> Lost {
         let line = self.shared.line.clone();
+        // In a forked child, `asked` may stay locked forever.
+        if line.is_foreign() {
+            return Lost::new(std::future::pending());
+        }
         let latch = match &self.share {
             Some(Share::Permits(_)) => return self.permit_lost(),
             Some(Share::Door(_)) => line.watch_for_loss(),

@@ -18,13 +18,14 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Place, Settings, Site};
 use crate::door::{Door, unlink_if_same};
 use crate::error::{Error, ErrorKind, Result};
 use crate::step::{self, Step};
 use crate::sys::file::FileId;
-use crate::sys::host;
+use crate::sys::{host, uninterrupted};
 use crate::watch::wait::{Ladder, WakeSource};
 use crate::watch::{Seen, WatchId};
 
@@ -58,11 +59,17 @@ pub(crate) struct Names {
     width: usize,
 }
 
-/// The slots of one semaphore, as one process uses them.
-pub(crate) struct Slots {
+/// Where the slot files of one semaphore are, and how many. Read without the mutex of the line,
+/// which a forked child must not lock.
+pub(crate) struct SlotFiles {
     directory: PathBuf,
     names: Names,
-    limit: u32,
+    limit: AtomicU32,
+}
+
+/// The slots of one semaphore, as one process uses them.
+pub(crate) struct Slots {
+    files: Arc<SlotFiles>,
     /// Whether the limit is, or was, the recorded one.
     confirmed: bool,
     hand: Vec<Slot>,
@@ -84,6 +91,16 @@ pub(crate) struct RefusedSlots {
     slots: Vec<RefusedSlot>,
     site: Site,
     settings: Arc<Settings>,
+}
+
+/// What becomes of a slot that was refused.
+enum Fate {
+    /// It stays open and watched.
+    Stay,
+    /// It is locked now.
+    Take,
+    /// It is no longer of use.
+    Drop,
 }
 
 /// The slot files that this process may not open. Others can serve a request without them.
@@ -124,12 +141,38 @@ impl Names {
     }
 }
 
+impl SlotFiles {
+    /// Returns how many permits there are, as far as this process knows.
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Returns the path of a slot file.
+    pub(crate) fn path(&self, number: u32) -> PathBuf {
+        let Names {
+            before,
+            after,
+            width,
+        } = &self.names;
+        self.directory
+            .join(format!("{before}{number:0width$}{after}"))
+    }
+
+    /// Returns whether both are the same files.
+    pub(crate) fn are_as(&self, other: &Self) -> bool {
+        (&self.directory, &self.names) == (&other.directory, &other.names)
+    }
+}
+
 impl Slots {
     pub(crate) fn new(directory: PathBuf, names: Names, limit: u32) -> Self {
+        let limit = AtomicU32::new(limit);
         Self {
-            directory,
-            names,
-            limit,
+            files: Arc::new(SlotFiles {
+                directory,
+                names,
+                limit,
+            }),
             confirmed: false,
             hand: Vec::new(),
             taken: 0,
@@ -137,18 +180,28 @@ impl Slots {
         }
     }
 
+    pub(crate) fn files(&self) -> &Arc<SlotFiles> {
+        &self.files
+    }
+
     pub(crate) fn limit(&self) -> u32 {
-        self.limit
+        self.files.limit()
+    }
+
+    /// Returns the path of a slot file.
+    pub(crate) fn path(&self, number: u32) -> PathBuf {
+        self.files.path(number)
     }
 
     /// Adopts the recorded limit. Returns `false` if slots in hand were beyond it; then all slots in
     /// hand were given back. Fails if our limit was never the recorded one.
     pub(crate) fn adopt(&mut self, recorded: u32, place: &Place) -> Result<bool> {
-        if recorded != self.limit && !self.confirmed {
-            return Err(other_limit(recorded, self.limit, place));
+        let ours = self.limit();
+        if recorded != ours && !self.confirmed {
+            return Err(other_limit(recorded, ours, place));
         }
         self.confirmed = true;
-        match recorded == self.limit {
+        match recorded == ours {
             true => Ok(true),
             false => self.set_limit(recorded),
         }
@@ -169,17 +222,12 @@ impl Slots {
         self.hand.len() as u32
     }
 
-    /// Returns whether both have the same slot files.
-    pub(crate) fn are_as(&self, other: &Self) -> bool {
-        (&self.directory, &self.names) == (&other.directory, &other.names)
-    }
-
     /// Removes the files of the slots in hand. Files with content hold data of other programs, and
     /// stay.
     pub(crate) fn unlink(&self) -> Result<()> {
         for Slot { number, door } in &self.hand {
             let path = self.path(*number);
-            let facts = door.file().metadata();
+            let facts = uninterrupted(|| door.file().metadata());
             if facts
                 .map_err(self.io("look at the slot file", *number))?
                 .len()
@@ -189,17 +237,6 @@ impl Slots {
             }
         }
         Ok(())
-    }
-
-    /// Returns the path of a slot file.
-    pub(crate) fn path(&self, number: u32) -> PathBuf {
-        let Names {
-            before,
-            after,
-            width,
-        } = &self.names;
-        self.directory
-            .join(format!("{before}{number:0width$}{after}"))
     }
 
     /// Builds the path only if there is an error.
@@ -240,22 +277,23 @@ impl Slots {
     /// Returns whether `wanted` slots are in hand. Fails if there can never be so many.
     fn have(&self, wanted: u32, denied: Denied) -> Result<bool> {
         match denied.why {
-            Some(error) if wanted > self.limit.saturating_sub(denied.count) => Err(error),
+            Some(error) if wanted > self.limit().saturating_sub(denied.count) => Err(error),
             _ => Ok(self.in_hand() >= wanted),
         }
     }
 
     /// Returns the numbers of all slots that this process does not have, from a random one on.
     fn others_at_random(&self) -> Vec<u32> {
-        let start = host::monotonic_ns() / 64 % u64::from(self.limit.max(1));
+        let limit = self.limit();
+        let start = host::monotonic_ns() / 64 % u64::from(limit.max(1));
         let start = u32::try_from(start).unwrap_or(0);
-        let all = (start..self.limit).chain(0..start);
+        let all = (start..limit).chain(0..start);
         all.filter(|it| !self.has(*it)).collect()
     }
 
     /// Returns the paths of the slots that this process does not have.
     pub(crate) fn paths_of_others(&self) -> impl Iterator<Item = PathBuf> {
-        let others = (0..self.limit).filter(|it| !self.has(*it));
+        let others = (0..self.limit()).filter(|it| !self.has(*it));
         others.map(|it| self.path(it))
     }
 
@@ -319,29 +357,35 @@ impl Slots {
             }
         }
         let mut index = 0;
-        while let Some(slot) = refused.slots.get(index) {
-            let enough = self.in_hand() >= wanted;
-            let beyond = slot.number >= self.limit || self.has(slot.number);
-            let mut taken = false;
-            if !beyond && !enough {
-                // The path may mean another file by now, which cannot be opened.
-                let tried = self.try_one(refused, index, all);
-                let Some(locked) = denied.unless_denied(tried)? else {
-                    refused.remove(index);
-                    continue;
-                };
-                taken = locked;
-            }
-            if !beyond && !taken {
-                index += 1;
-                continue;
-            }
-            let RefusedSlot { number, door, .. } = refused.remove(index);
-            if !beyond {
-                self.keep(Slot { number, door });
+        while index < refused.slots.len() {
+            // The path may mean another file by now, which cannot be opened.
+            let fate = denied.unless_denied(self.fate(refused, index, wanted, all))?;
+            match fate.unwrap_or(Fate::Drop) {
+                Fate::Stay => index += 1,
+                Fate::Drop => drop(refused.remove(index)),
+                Fate::Take => {
+                    let RefusedSlot { number, door, .. } = refused.remove(index);
+                    self.keep(Slot { number, door });
+                }
             }
         }
         self.have(wanted, denied)
+    }
+
+    /// Decides what becomes of a refused slot, and tries its lock if more slots are wanted.
+    fn fate(
+        &self,
+        refused: &mut RefusedSlots,
+        index: usize,
+        wanted: u32,
+        all: bool,
+    ) -> Result<Fate> {
+        let number = refused.slots[index].number;
+        if number >= self.limit() || self.has(number) {
+            return Ok(Fate::Drop);
+        }
+        let taken = self.in_hand() < wanted && self.try_one(refused, index, all)?;
+        Ok(if taken { Fate::Take } else { Fate::Stay })
     }
 
     fn try_one(&self, refused: &mut RefusedSlots, index: usize, all: bool) -> Result<bool> {
@@ -381,26 +425,33 @@ impl Slots {
         permits
     }
 
-    /// Returns the slots of a guard to the hand.
-    pub(crate) fn put_back(&mut self, permits: Vec<Slot>) {
+    /// Returns the slots of a guard to the hand. Those beyond the limit, which was lowered
+    /// meanwhile, are unlocked and closed.
+    pub(crate) fn put_back(&mut self, permits: Vec<Slot>) -> Result<()> {
         self.taken -= permits.len() as u32;
-        self.hand.extend(permits);
+        let limit = self.limit();
+        let within = |slot: &Slot| slot.number < limit;
+        let (kept, beyond): (Vec<_>, Vec<_>) = permits.into_iter().partition(within);
+        self.hand.extend(kept);
+        self.unlock(beyond)
     }
 
-    /// Unlocks and closes `count` slots in hand, also if a step fails.
+    /// Unlocks and closes `count` slots in hand.
     pub(crate) fn give_back(&mut self, count: u32) -> Result<()> {
+        let left = self.hand.len().saturating_sub(count as usize);
+        let slots = self.hand.split_off(left);
+        self.unlock(slots)
+    }
+
+    /// Unlocks and closes slots, all of them also if a step fails.
+    fn unlock(&mut self, slots: Vec<Slot>) -> Result<()> {
         let mut result = Ok(());
-        for _ in 0..count {
-            let Some(Slot { number, door }) = self.hand.pop() else {
-                break;
-            };
+        for Slot { number, door } in slots.into_iter().rev() {
             if let Some(ours) = self.ours.get_mut(number as usize) {
                 *ours = false;
             }
-            let left = door
-                .leave()
-                .map_err(self.io("unlock the slot file", number));
-            result = result.and(left);
+            let left = door.leave();
+            result = result.and(left.map_err(self.io("unlock the slot file", number)));
         }
         result
     }
@@ -408,7 +459,7 @@ impl Slots {
     /// Sets the number of permits. If a slot in hand is beyond it, gives back all slots in hand and
     /// returns `false`.
     pub(crate) fn set_limit(&mut self, limit: u32) -> Result<bool> {
-        self.limit = limit;
+        self.files.limit.store(limit, Ordering::Relaxed);
         let beyond = self.hand.iter().any(|it| it.number >= limit);
         if beyond {
             self.give_back(u32::MAX)?;

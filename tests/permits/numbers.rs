@@ -120,6 +120,67 @@ fn growth_wakes_waiters_for_their_own_process() {
     });
 }
 
+/// Another process has queued before, and the event of its ticket is over.
+#[test]
+fn growth_wakes_waiters_for_their_own_process_also_after_another_ticket() {
+    everywhere(2, |mut crew| {
+        crew.by_events_only();
+        let (crowd, other) = (crew.start(), crew.start());
+        crew.take((crowd, 1), 2);
+        crew.queue((crowd, 2), 1);
+        for number in 1..=20 {
+            crew.queue((other, number), 1);
+            crew.cancel((other, number));
+        }
+        crew.expect_no_tickets();
+        resize(&mut crew, other, 3);
+        crew.expect_held((crowd, 2));
+        crew.release((crowd, 1));
+        crew.release((crowd, 2));
+        crew.expect_idle(other);
+    });
+}
+
+/// No event announces the new one.
+#[cfg(stanchion_test)]
+#[test]
+fn growth_is_found_without_events() {
+    everywhere(2, |mut crew| {
+        crew.by_events_only();
+        let crowd = crew.start_with(&[("STANCHION_NO_INOTIFY", "24")]);
+        let other = crew.start();
+        crew.take((crowd, 1), 2);
+        crew.queue((crowd, 2), 1);
+        resize(&mut crew, other, 3);
+        crew.expect_held((crowd, 2));
+        crew.release((crowd, 1));
+        crew.release((crowd, 2));
+        crew.expect_idle(other);
+    });
+}
+
+/// Another call of the process sees the new limit before the event, which is ignored here.
+#[cfg(stanchion_test)]
+#[test]
+fn growth_that_another_call_has_seen_wakes_waiters() {
+    for call in ["available", "try 9 3"] {
+        everywhere(2, |mut crew| {
+            crew.by_events_only();
+            let crowd = crew.start_with(&[("STANCHION_DEAF", "queue")]);
+            let other = crew.start();
+            crew.take((crowd, 1), 2);
+            crew.queue((crowd, 2), 1);
+            resize(&mut crew, other, 3);
+            crew.tell(crowd, call);
+            crew.expect_held((crowd, 2));
+            crew.line(crowd);
+            crew.release((crowd, 1));
+            crew.release((crowd, 2));
+            crew.expect_idle(other);
+        });
+    }
+}
+
 /// The same, and another process tries to acquire the new one.
 #[test]
 fn p10_new_permits_are_for_the_waiters() {
@@ -222,6 +283,65 @@ fn fewer_permits_wait_until_all_are_back() {
         }
         let late = crew.start();
         crew.expect_idle(late);
+    });
+}
+
+/// The waiters are behind the change in its own process, which had all permits.
+#[test]
+fn p52_fewer_permits_are_for_fewer_tasks_of_the_same_process() {
+    everywhere(5, |mut crew| {
+        crew.by_events_only();
+        let crowd = crew.start();
+        crew.take((crowd, 1), 5);
+        crew.command(crowd, "resize 50 2", "queued 50");
+        for number in 2..=5 {
+            crew.queue((crowd, number), 1);
+        }
+        crew.set_limit(2);
+        crew.release((crowd, 1));
+        assert_eq!(crew.find_of(crowd, "resized"), "resized 50");
+        let other = crew.start();
+        crew.until_held(&[(crowd, 2), (crowd, 3)]);
+        crew.command(crowd, "limit", "limit 2");
+        assert!(!crew.tries((other, 1), 1));
+        crew.expect_silence();
+        for number in 2..=3 {
+            crew.release((crowd, number));
+            crew.expect_held((crowd, number + 2));
+        }
+        let free = |number| {
+            let slot = std::fs::File::open(crew.slot(number)).expect("a slot file");
+            slot.try_lock().is_ok()
+        };
+        assert_eq!([0, 1, 2, 3, 4].map(free), [false, false, true, true, true]);
+        crew.release((crowd, 4));
+        crew.release((crowd, 5));
+        crew.expect_idle(other);
+        crew.expect_idle(crowd);
+    });
+}
+
+/// The same with a request for more than are left.
+#[test]
+fn a_request_for_more_than_are_left_is_refused_in_the_same_process_too() {
+    everywhere(5, |mut crew| {
+        crew.by_events_only();
+        let crowd = crew.start();
+        crew.take((crowd, 1), 5);
+        crew.command(crowd, "resize 50 2", "queued 50");
+        crew.queue((crowd, 2), 1);
+        crew.queue((crowd, 3), 5);
+        crew.queue((crowd, 4), 2);
+        crew.set_limit(2);
+        crew.release((crowd, 1));
+        assert_eq!(crew.find_of(crowd, "resized"), "resized 50");
+        let other = crew.start();
+        crew.expect_held((crowd, 2));
+        crew.release((crowd, 2));
+        let line = crew.find_of(crowd, "failed");
+        assert!(line.starts_with("failed 3 InvalidInput "), "{line}");
+        crew.serve((crowd, 4));
+        crew.expect_idle(other);
     });
 }
 

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
-use crate::crew::Who;
+use crate::crew::{Who, until};
 use crate::pool::{Crew, everywhere};
 use crate::skip::root;
 
@@ -180,6 +180,55 @@ fn p54_p60_a_read_only_queue() {
         crew.release((other, 1));
         crew.serve((who, 2));
         crew.expect_idle(other);
+    });
+}
+
+/// A permit comes back while another one is offered, and the offered one cannot get a ticket.
+#[test]
+fn p54_an_error_of_the_ticket_takes_no_offer_and_no_permit() {
+    everywhere(4, |mut crew| {
+        crew.by_events_only();
+        let (crowd, other) = (start_nobody(&mut crew), start_nobody(&mut crew));
+        crew.take((crowd, 1), 2);
+        crew.take((crowd, 2), 2);
+        crew.queue((crowd, 3), 2);
+        crew.command(crowd, "freeze 3", "frozen 3");
+        crew.release((crowd, 1));
+        let queue = crew.queue_dir();
+        set_mode(&queue, 0o555);
+        crew.release((crowd, 2));
+        set_mode(&queue, 0o755);
+        assert_eq!(crew.locked_slots(), 2, "the other two are free");
+        crew.take((other, 1), 2);
+        crew.release((other, 1));
+        crew.command(crowd, "thaw 3", "thawed 3");
+        crew.expect_held((crowd, 3));
+        crew.release((crowd, 3));
+        crew.expect_idle(other);
+        crew.expect_idle(crowd);
+    });
+}
+
+/// The waiter that is ended by such an error has let its offer lapse.
+#[test]
+fn p54_an_error_of_the_ticket_ends_a_frozen_wait_and_keeps_no_permit() {
+    everywhere(2, |crew| {
+        let mut crew = crew.with_windows();
+        let (crowd, other) = (start_nobody(&mut crew), start_nobody(&mut crew));
+        crew.take((crowd, 1), 2);
+        crew.queue((crowd, 2), 2);
+        crew.command(crowd, "freeze 2", "frozen 2");
+        crew.release((crowd, 1));
+        let queue = crew.queue_dir();
+        set_mode(&queue, 0o555);
+        until("its offer has lapsed", || crew.tries((other, 1), 2));
+        set_mode(&queue, 0o755);
+        crew.release((other, 1));
+        crew.command(crowd, "thaw 2", "thawed 2");
+        let line = crew.line(crowd);
+        assert!(line.starts_with("failed 2 Io "), "{line}");
+        crew.expect_idle(other);
+        crew.expect_idle(crowd);
     });
 }
 

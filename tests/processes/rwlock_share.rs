@@ -176,6 +176,30 @@ fn p15_a_downgrade_without_waiters_grants_later_readers() {
     });
 }
 
+/// Nothing would tell the lender of a later ticket.
+#[cfg(stanchion_test)]
+#[test]
+fn p15_a_process_without_events_shares_the_lock_at_once() {
+    with_readers(|mut crew| {
+        let a = crew.start_with(&[("STANCHION_NO_INOTIFY", "24")]);
+        let b = crew.start();
+        for _ in 0..3 {
+            crew.writes(a, 0);
+            crew.downgrade(a, 0);
+            crew.reads(b, 1);
+            crew.release_all(&[(a, 0), (b, 1)]);
+            crew.writes(a, 0);
+            crew.wants_to_read(a, 1);
+            crew.release(a, 0);
+            crew.expect_held(a, 1);
+            crew.reads(b, 1);
+            crew.reads(a, 2);
+            crew.release_all(&[(a, 1), (b, 1), (a, 2)]);
+            crew.expect_idle(b);
+        }
+    });
+}
+
 /// The lock changes modes in one process, while others come and go.
 #[test]
 fn p09_a_downgraded_writer_keeps_later_writers_out() {

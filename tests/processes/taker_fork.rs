@@ -12,6 +12,7 @@
 //! | `fork try` | opens the lock again and tries: `none`, or `got token` |
 //! | `fork take` | opens the lock again and queues: `waiting`, then `got token` |
 //! | `fork list` | one `file target` for each descriptor, then `listed` |
+//! | `forks-with-permits` | many copies, while a thread has the mutex of a semaphore: each uses its copy of a permit. `all ended` |
 //! | `forks-in-waits` | many copies, while threads wait for a plain lock: each drops the wait of its parent, and ends one of its own by `close`. `all ended` |
 
 #![allow(unsafe_code)]
@@ -23,7 +24,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use stanchion::{FifoGuard, FifoLock, FileLock};
+use futures::FutureExt as _;
+use stanchion::{ErrorKind, FifoGuard, FifoLock, FifoPermit, FifoSemaphore, FileLock};
 
 use crate::crew::child::say;
 
@@ -42,6 +44,10 @@ pub(super) fn act(words: &[&str], lock: &FifoLock, kept: &mut Option<FifoGuard>)
         },
         ["fork", what] => in_a_copy(what, lock, kept),
         ["forks-in-waits"] => forks_in_waits(&lock.path().with_extension("plain")),
+        ["forks-with-permits"] => {
+            let home = lock.path().parent().expect("a directory");
+            forks_with_permits(&FifoSemaphore::open(home, "pool", 2).expect("a semaphore"));
+        }
         _ => panic!("no such command: {words:?}"),
     }
 }
@@ -149,33 +155,86 @@ fn forks_in_waits(path: &Path) {
     drop(held);
 }
 
-/// Returns the status with which the copy ended. A copy that hangs is killed by a signal.
 fn copy_with_a_wait(lock: &FileLock) -> i32 {
     let mut wait = Box::pin(lock.acquire());
     let mut context = Context::from_waker(Waker::noop());
     assert!(wait.as_mut().poll(&mut context).is_pending());
+    status_of_a_copy(|| {
+        drop(wait);
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        let mut own = pin!(lock.acquire());
+        assert!(
+            own.as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        lock.close();
+        assert!(woken.0.load(Ordering::SeqCst), "closed");
+    })
+}
+
+fn forks_with_permits(semaphore: &FifoSemaphore) {
+    let over = AtomicBool::new(false);
+    let take = || {
+        let taken = semaphore.try_acquire().expect("a try");
+        taken.expect("a free permit")
+    };
+    // So the thread never gets two.
+    let kept = take();
+    std::thread::scope(|scope| {
+        let hammer = semaphore.clone();
+        scope.spawn(|| {
+            let semaphore = hammer;
+            while !over.load(Ordering::SeqCst) {
+                // Each try lists the queue under the mutex.
+                let _ = semaphore.try_acquire_many(2);
+            }
+        });
+        for copy in 0..COPIES {
+            let permit = take();
+            let changes = semaphore.changes();
+            let ended = status_of_a_copy(|| use_permit(semaphore, permit, changes));
+            if ended != 0 {
+                over.store(true, Ordering::SeqCst);
+                say(format_args!("copy {copy} ended with status {ended}"));
+                return;
+            }
+        }
+        over.store(true, Ordering::SeqCst);
+        say("all ended");
+    });
+    drop(kept);
+}
+
+/// What a copy of the process does with its copy of a permit: nothing works, and nothing hangs.
+fn use_permit(semaphore: &FifoSemaphore, permit: FifoPermit, changes: stanchion::Changes) {
+    assert_eq!(semaphore.limit(), 2);
+    assert_eq!(permit.slot_paths().len(), 1);
+    assert!(!permit.is_held());
+    assert!(permit.lost().now_or_never().is_none());
+    for mut changes in [changes, semaphore.changes()] {
+        let look = changes.next().now_or_never().flatten();
+        let error = look.expect("an answer").expect_err("it is the parent's");
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+    let released = permit.release().now_or_never().expect("no wait");
+    let error = released.expect_err("it is the parent's");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+/// Returns the status with which a copy of the process ended that did this. A copy that hangs is
+/// killed by a signal.
+fn status_of_a_copy(work: impl FnOnce()) -> i32 {
     // SAFETY: as in `in_a_copy`.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork");
     if pid == 0 {
         // SAFETY: a plain system call.
         unsafe { libc::alarm(20) };
-        let close = || {
-            drop(wait);
-            let woken = Arc::new(Woken::default());
-            let waker = Waker::from(woken.clone());
-            let mut own = pin!(lock.acquire());
-            assert!(
-                own.as_mut()
-                    .poll(&mut Context::from_waker(&waker))
-                    .is_pending()
-            );
-            lock.close();
-            assert!(woken.0.load(Ordering::SeqCst), "closed");
-        };
-        let closed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(close));
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         // SAFETY: as in `in_a_copy`.
-        unsafe { libc::_exit(i32::from(closed.is_err())) };
+        unsafe { libc::_exit(i32::from(done.is_err())) };
     }
     let mut status = 0;
     // SAFETY: waits for the child, with a pointer to a local.

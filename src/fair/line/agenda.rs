@@ -14,6 +14,8 @@ const TIDY_LATEST: Duration = Duration::from_millis(16);
 const REST_AFTER: Duration = Duration::from_millis(250);
 /// How often the door is compared with its path without an event, while a task waits for a loss.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
+/// How often a process that has all permits looks for more, if no event announces them.
+const RECOUNT_EVERY: Duration = Duration::from_secs(1);
 
 /// The timers of one lock.
 pub(super) struct Agenda {
@@ -30,6 +32,8 @@ pub(super) struct Agenda {
     window: Duration,
     /// When to look whether the lock is lost.
     compare: Option<Instant>,
+    /// When to look whether there are more permits.
+    recount: Option<Instant>,
     /// The time that is set in the watch thread.
     armed: Option<Instant>,
 }
@@ -40,6 +44,7 @@ pub(super) struct Due {
     pub rest: bool,
     pub tick: bool,
     pub compare: bool,
+    pub recount: bool,
 }
 
 impl Agenda {
@@ -52,6 +57,7 @@ impl Agenda {
             tick: None,
             window: Duration::MAX,
             compare: None,
+            recount: None,
             armed: None,
         }
     }
@@ -59,8 +65,8 @@ impl Agenda {
     /// Returns the earliest of these timers and of `other`, if the watch thread does not know it
     /// yet.
     pub(super) fn must_arm(&self, other: Option<Instant>) -> Option<Instant> {
-        let timers = [self.tidy, self.rest, self.tick, self.compare, other];
-        let due = timers.into_iter().flatten().min();
+        let own = [self.tidy, self.rest, self.tick, self.compare, self.recount];
+        let due = own.into_iter().chain([other]).flatten().min();
         due.filter(|due| self.armed.is_none_or(|armed| *due < armed))
     }
 
@@ -78,6 +84,7 @@ impl Agenda {
             rest: due(&mut self.rest),
             tick: due(&mut self.tick),
             compare: due(&mut self.compare),
+            recount: due(&mut self.recount),
         };
         if due.tidy {
             self.tidy_after = TIDY_AFTER;
@@ -135,6 +142,13 @@ impl Agenda {
     pub(super) fn compare_later(&mut self) {
         if self.compare.is_none() && step::has_rungs(false) {
             self.compare = Instant::now().checked_add(COMPARE_EVERY);
+        }
+    }
+
+    /// Sets the timer of the next look for more permits.
+    pub(super) fn recount_later(&mut self) {
+        if self.recount.is_none() {
+            self.recount = Instant::now().checked_add(RECOUNT_EVERY);
         }
     }
 }

@@ -128,7 +128,7 @@ impl Core {
         if self.disk.slots().is_none() || self.disk.check_count(count).is_ok() {
             return Ok(());
         }
-        self.disk.adopt_limit()?;
+        self.adopt_limit()?;
         self.disk.check_count(count)
     }
 
@@ -254,7 +254,7 @@ impl Core {
     /// Looks at the queue. Returns the cohort whose ticket is the last, or the one that is served
     /// if there is no ticket. Returns `None` if a newcomer with this mode must not join it.
     fn look_at_tail(&mut self, settings: &Settings, mode: Mode) -> Result<Option<CohortId>> {
-        self.tail.watch(settings.bits, &mut self.disk, self.site)?;
+        self.watch_tail(settings.bits)?;
         let leftovers = &self.leftovers;
         let line = self.disk.list(settings.bits)?;
         let stands = |ticket: &&Ticket| leftovers.iter().all(|own| own.ticket != **ticket);

@@ -495,13 +495,13 @@ impl Cohorts {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::task::Waker;
 
     use super::*;
     use crate::fair::Caller;
 
-    fn settings() -> Arc<Settings> {
+    pub(in crate::fair::line) fn settings() -> Arc<Settings> {
         Arc::new(Settings {
             words: "".into(),
             label: None,

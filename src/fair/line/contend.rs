@@ -233,10 +233,12 @@ impl Core {
         any.map(|(_, waiter)| waiter.settings.clone())
     }
 
-    /// Ends all waits of a cohort with an error. The first waiter gets the cause, the others an
-    /// error that says only what failed.
+    /// Ends all waits of a cohort with an error, except those that have an offer and need no place
+    /// any more. The first waiter gets the cause, the others an error that says only what failed.
     fn fail_all(&mut self, id: CohortId, error: Error) {
-        let keys: Vec<_> = self.cohorts.members(id).map(|(key, _)| key).collect();
+        let waiters = self.cohorts.members(id);
+        let without_offer = waiters.filter(|(_, it)| it.offer().is_none());
+        let keys: Vec<_> = without_offer.map(|(key, _)| key).collect();
         let mut error = Some(error);
         for key in keys {
             let again = || {

@@ -50,7 +50,7 @@ impl Line {
             None if self.is_foreign() => Poll::Pending,
             None => {
                 let mut waker = Some(SafeWaker::of(waker));
-                self.with(|core| core.poll_lost(latch, token, &mut waker))
+                self.run_unchecked(|core| core.poll_lost(latch, token, &mut waker))
             }
         }
     }

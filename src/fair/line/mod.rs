@@ -63,7 +63,7 @@ use std::time::Instant;
 
 use self::agenda::Agenda;
 pub(super) use self::cohorts::Key;
-use self::cohorts::{Cohort, CohortId, Cohorts};
+use self::cohorts::{Cohort, CohortId, Cohorts, Waiter};
 use self::contender::{Cause, Contender};
 use self::effects::Effects;
 use self::observer::Observers;
@@ -71,7 +71,7 @@ use self::possession::{Extent, Possession};
 use self::tail::{Flags, Tail};
 use super::disk::Disk;
 use super::queue_dir::OwnTicket;
-use super::slots::Slots;
+use super::slots::{SlotFiles, Slots};
 use super::ticket::{Mode, Ticket};
 use super::{Caller, Entered, Grant, Place, Settings, Share, Site, Want, closed_error};
 use crate::door::Door;
@@ -124,6 +124,8 @@ pub(super) struct Line {
     site: Site,
     flags: Arc<Flags>,
     shareable: Arc<AtomicBool>,
+    /// The slot files, if this is a semaphore.
+    slot_files: Option<Arc<SlotFiles>>,
     counts: Arc<Counts>,
     observers: Observers,
     core: Mutex<Core>,
@@ -192,14 +194,23 @@ impl Line {
     /// Returns the line of the lock file at this path. All callers in this process share it.
     pub(super) fn of(path: &Path, kind: LockKind, slots: Option<Slots>) -> Result<Arc<Self>> {
         let door = canonical(path)?;
-        let mut lines = lines();
-        let Some(line) = lines.get(&door).and_then(Weak::upgrade) else {
-            let line = Self::new(door.clone(), kind, slots);
-            lines.insert(door, Arc::downgrade(&line));
-            return Ok(line);
+        let known = lines().get(&door).and_then(Weak::upgrade);
+        let line = match known {
+            Some(line) => line,
+            None => {
+                // The map is not locked meanwhile: a server that hangs delays no other lock.
+                let file_system = FileSystem::around(&door);
+                let mut lines = lines();
+                // Another thread may have been faster.
+                let Some(line) = lines.get(&door).and_then(Weak::upgrade) else {
+                    let line = Self::new(door.clone(), kind, slots, file_system);
+                    lines.insert(door, Arc::downgrade(&line));
+                    return Ok(line);
+                };
+                line
+            }
         };
-        // The map is unlocked first, because the drop of a line locks it.
-        drop(lines);
+        // The map is unlocked, because the drop of a line locks it.
         if line.kind == kind {
             line.check_slots(slots.as_ref())?;
             return Ok(line);
@@ -209,10 +220,15 @@ impl Line {
         Err(Error::at(ErrorKind::Incompatible, text, door))
     }
 
-    fn new(door: PathBuf, kind: LockKind, slots: Option<Slots>) -> Arc<Self> {
-        let file_system = FileSystem::around(&door);
+    fn new(
+        door: PathBuf,
+        kind: LockKind,
+        slots: Option<Slots>,
+        file_system: FileSystem,
+    ) -> Arc<Self> {
         let events = file_system.reports_closes();
         let threads = file_system.wakes_lock_calls();
+        let slot_files = slots.as_ref().map(|it| it.files().clone());
         let place = Arc::new(Place::new(door));
         Arc::new_cyclic(|line: &Weak<Self>| {
             let watcher_id = watch().enroll(line.clone());
@@ -231,6 +247,7 @@ impl Line {
                 site,
                 flags: core.tail.flags().clone(),
                 shareable: core.shareable.clone(),
+                slot_files,
                 counts: core.effects.counts().clone(),
                 observers: Observers::default(),
                 core: Mutex::new(core),
@@ -261,7 +278,7 @@ impl Line {
             let text = format!("no lock can be here: {error}");
             return Err(Error::at(ErrorKind::InvalidInput, text, path));
         }
-        self.with(|core| core.disk.check_kind())
+        self.run(|core| core.disk.check_kind())
     }
 
     /// Returns whether this line was created by the parent, before a fork.
@@ -282,26 +299,26 @@ impl Line {
     }
 
     /// Runs one step under the mutex, sets the timer, and does what the step leaves to do. If the
-    /// timer cannot be set, the next step sets it.
-    fn with<R>(&self, step: impl FnOnce(&mut Core) -> R) -> R {
-        self.with_timer(step).0
-    }
-
-    /// Does the same for a step that a forked child must not take.
+    /// timer cannot be set, the next step sets it. Fails in a forked child.
     fn run<R>(&self, step: impl FnOnce(&mut Core) -> Result<R>) -> Result<R> {
         self.refuse_foreign()?;
-        self.with(step)
+        self.run_unchecked(step)
     }
 
     /// Does the same, and nothing in a forked child.
     fn unless_foreign<R: Default>(&self, step: impl FnOnce(&mut Core) -> R) -> R {
         match self.is_foreign() {
             true => R::default(),
-            false => self.with(step),
+            false => self.run_unchecked(step),
         }
     }
 
-    /// Does the same as [`with`](Self::with), and reports whether the timer could be set.
+    /// Does the same for a caller that has asked [`is_foreign`](Self::is_foreign).
+    fn run_unchecked<R>(&self, step: impl FnOnce(&mut Core) -> R) -> R {
+        self.with_timer(step).0
+    }
+
+    /// Does the same, and reports whether the timer could be set.
     fn with_timer<R>(&self, step: impl FnOnce(&mut Core) -> R) -> (R, Result<()>) {
         let mut core = self.core();
         let result = step(&mut core);
@@ -341,16 +358,14 @@ impl Line {
     }
 
     pub(super) fn poll(&self, key: Key, waker: &Waker, now: Instant) -> Poll<Result<Grant>> {
-        if let Err(error) = self.refuse_foreign() {
-            return Poll::Ready(Err(error));
-        }
+        self.refuse_foreign()?;
         // A task that was woken mostly has an offer, and then no waker is cloned.
-        let result = self.with(|core| core.poll(key, &mut None, now));
+        let result = self.run_unchecked(|core| core.poll(key, &mut None, now));
         if result.is_ready() {
             return result;
         }
         let mut waker = Some(SafeWaker::of(waker));
-        self.with(|core| core.poll(key, &mut waker, now))
+        self.run_unchecked(|core| core.poll(key, &mut waker, now))
     }
 
     pub(super) fn cancel(&self, key: Key) {
@@ -395,7 +410,7 @@ impl Watcher for Line {
                     self.unless_foreign(Core::share_if_wanted);
                 }
                 if self.kind == LockKind::Semaphore {
-                    self.unless_foreign(Core::look_for_more);
+                    self.unless_foreign(Core::queue_changed);
                 }
             }
             _ => {
@@ -690,24 +705,29 @@ impl Core {
 
     // ---- Ends of waits and holds ----
 
-    /// Ends a wait whose future is dropped.
-    fn cancel(&mut self, key: Key) {
-        if self.take_failure(key).is_some() {
-            return;
-        }
-        let Some(mut waiter) = self.cohorts.leave(key) else {
-            return;
-        };
-        self.effects.discard(waiter.take_waker());
+    /// Ends a wait. Takes its offer back; then the caller must [`settle`](Self::settle).
+    fn end_wait(&mut self, key: Key) -> Option<Waiter> {
+        let waiter = self.cohorts.leave(key)?;
         self.effects.counts().abandoned.add(1);
         if waiter.offer().is_some()
             && let Some(possession) = &mut self.possession
         {
             possession.withdraw(waiter.want.mode);
         }
-        self.drop_if_empty(waiter.cohort());
-        self.settle();
-        self.cohorts.shrink();
+        Some(waiter)
+    }
+
+    /// Ends a wait whose future is dropped.
+    fn cancel(&mut self, key: Key) {
+        if self.take_failure(key).is_some() {
+            return;
+        }
+        if let Some(mut waiter) = self.end_wait(key) {
+            self.effects.discard(waiter.take_waker());
+            self.drop_if_empty(waiter.cohort());
+            self.settle();
+            self.cohorts.shrink();
+        }
     }
 
     /// Removes a cohort that is empty. Of the cohort that is served it removes only the ticket.
@@ -732,10 +752,10 @@ impl Core {
         }
     }
 
-    /// Ends the wait of a task with an error.
+    /// Ends the wait of a task with an error. If the task had an offer, the caller must
+    /// [`settle`](Self::settle).
     fn fail(&mut self, key: Key, error: Error) {
-        if let Some(mut waiter) = self.cohorts.leave(key) {
-            self.effects.counts().abandoned.add(1);
+        if let Some(mut waiter) = self.end_wait(key) {
             self.failures.push((key, error));
             self.effects.wake(waiter.take_waker());
             self.drop_if_empty(waiter.cohort());
@@ -749,13 +769,11 @@ impl Core {
         let ours = all.filter(|(_, it)| Arc::ptr_eq(&it.settings.closed, closed));
         let keys: Vec<_> = ours.map(|(key, _)| key).collect();
         for key in keys {
-            let waiter = self.cohorts.get_mut(key);
-            let waker = waiter.and_then(|it| it.take_waker());
-            self.cancel(key);
-            self.failures
-                .push((key, closed_error(&self.disk.place().door)));
-            self.effects.wake(waker);
+            let error = closed_error(&self.disk.place().door);
+            self.fail(key, error);
         }
+        self.settle();
+        self.cohorts.shrink();
     }
 
     /// Takes a guard back. Fails with `Lost` if the lock was lost. Looks for a loss that was not
@@ -846,7 +864,10 @@ impl Core {
             possession.leave_door(&mut self.disk, look)
         } else {
             let settled = possession.settle_tokens(&mut self.disk);
-            (settled.and(self.give_back_surplus(0, cohort)), None)
+            (
+                settled.and(self.give_back_surplus(possession.served())),
+                None,
+            )
         };
         if let Some(cohort) = cohort {
             self.drop_if_empty(cohort);
@@ -914,6 +935,9 @@ impl Core {
         if due.compare {
             self.look_for_loss();
         }
+        if due.recount {
+            self.look_for_more();
+        }
         if due.tick {
             self.tick();
         }
@@ -944,6 +968,9 @@ impl Core {
     fn must_arm(&mut self) -> Option<Instant> {
         if self.is_at_rest() {
             self.agenda.idle();
+        }
+        if self.waits_for_more() && !self.tail.is_watched() {
+            self.agenda.recount_later();
         }
         let contender = self.contender.as_ref().and_then(Contender::due);
         self.agenda.must_arm(contender)

@@ -151,7 +151,10 @@ impl Observer {
         let weak: Weak<Signal> = Arc::downgrade(&signal);
         let watcher_id = watch().enroll(weak.clone());
         signal.watcher_id.get_or_init(|| watcher_id);
-        line.observers.enroll(weak);
+        // In a forked child, the first look fails.
+        if !line.is_foreign() {
+            line.observers.enroll(weak);
+        }
         Self {
             line,
             watcher_id,
@@ -231,6 +234,11 @@ impl Stream for Observer {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.failed {
             return Poll::Ready(None);
+        }
+        // Before the mutexes of the signal, one of which may stay locked forever in a forked child.
+        if let Err(error) = self.line.refuse_foreign() {
+            self.failed = true;
+            return Poll::Ready(Some(Err(error)));
         }
         // The waker is stored before the flag is read, so that no event is missed in between.
         let waker = SafeWaker::of(cx.waker());

@@ -17,11 +17,12 @@ use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 
 use super::arrival::is_in_the_way;
+use super::possession::Served;
 use super::{Cause, CohortId, Contender, Core, Fast, Line, Possession, Request};
 use crate::door::{self, Door, Probed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fair::disk::{Disk, Resized, TakePlace};
-use crate::fair::slots::{Slot, Slots};
+use crate::fair::slots::{Slot, SlotFiles, Slots};
 use crate::fair::ticket::Mode;
 use crate::fair::{Entered, Settings, Want};
 use crate::step::{self, Step};
@@ -30,29 +31,28 @@ use crate::sys::lock_table::LockTable;
 impl Line {
     /// Returns the path of a permit's file.
     pub(in crate::fair) fn slot_path(&self, number: u32) -> PathBuf {
-        let path = self.with(|core| core.disk.slots().map(|it| it.path(number)));
-        path.unwrap_or_default()
+        let files = self.slot_files.as_ref();
+        files.map(|it| it.path(number)).unwrap_or_default()
     }
 
     /// Returns how many permits there are, as far as this process knows.
     pub(in crate::fair) fn limit(&self) -> u32 {
-        let limit = self.with(|core| core.disk.slots().map(Slots::limit));
-        limit.unwrap_or(0)
+        self.slot_files.as_ref().map_or(0, |it| it.limit())
     }
 
     /// Returns how many permits there are, as the record says now.
     pub(in crate::fair) fn current_limit(&self) -> Result<u32> {
-        self.run(|core| core.disk.adopt_limit())?;
+        self.run(Core::adopt_limit)?;
         Ok(self.limit())
     }
 
     /// Returns how many slots no process has locked.
     pub(in crate::fair) fn available(&self) -> Result<u32> {
-        self.current_limit()?;
-        let slots: Vec<_> = self.with(|core| {
+        let slots: Vec<_> = self.run(|core| {
+            core.adopt_limit()?;
             let slots = core.disk.slots().into_iter();
-            slots.flat_map(Slots::paths_of_others).collect()
-        });
+            Ok(slots.flat_map(Slots::paths_of_others).collect())
+        })?;
         let locks = LazyCell::new(LockTable::read);
         let mut free = 0;
         for slot in slots {
@@ -78,17 +78,15 @@ impl Line {
 
     /// Fails if another limit is recorded.
     pub(in crate::fair) fn check_limit(&self, limit: u32) -> Result<()> {
-        self.with(|core| core.disk.check_limit(limit))
+        self.run(|core| core.disk.check_limit(limit))
     }
 
     /// Fails if the semaphore at this path has other slot files or another limit.
     pub(super) fn check_slots(&self, theirs: Option<&Slots>) -> Result<()> {
         let Some(theirs) = theirs else { return Ok(()) };
-        let (same, limit) = self.with(|core| {
-            let ours = core.disk.slots();
-            ours.map_or((false, 0), |it| (it.are_as(theirs), it.limit()))
-        });
-        let text = match same {
+        let same = |ours: &SlotFiles| ours.are_as(theirs.files());
+        let limit = self.limit();
+        let text = match self.slot_files.as_deref().is_some_and(same) {
             true if limit == theirs.limit() => return Ok(()),
             true => format!(
                 "this process has a semaphore of {limit} permits open at this path, not of {}",
@@ -173,11 +171,12 @@ impl Core {
 
     /// Takes the permits of a guard back.
     pub(super) fn release_permits(&mut self, permits: Vec<Slot>, want: Want) -> Result<()> {
-        if let Some(slots) = self.disk.slots_mut() {
-            slots.put_back(permits);
-        }
+        let returned = match self.disk.slots_mut() {
+            Some(slots) => slots.put_back(permits),
+            None => Ok(()),
+        };
         let Some(possession) = &mut self.possession else {
-            return self.give_back_surplus(0, None);
+            return returned.and(self.give_back_surplus(Served::default()));
         };
         possession.give_back(want);
         let served = self.serve();
@@ -186,7 +185,7 @@ impl Core {
             false => self.leave(false).0,
         };
         self.drive(Cause::Local, None);
-        served.and(done)
+        returned.and(served).and(done)
     }
 
     /// Gives back the permits in hand that no task of this process needs. An error has no caller
@@ -197,13 +196,13 @@ impl Core {
 
     fn try_give_surplus(&mut self) -> Result<()> {
         let possession = self.possession.as_ref();
-        let used = possession.map_or(0, Possession::permits);
-        self.give_back_surplus(used, self.cohort_served())
+        let served = possession.map(Possession::served);
+        self.give_back_surplus(served.unwrap_or_default())
     }
 
-    /// Gives back all permits except those `used`, unless the first waiter of this process collects
-    /// them. `cohort` is the one that is served.
-    pub(super) fn give_back_surplus(&mut self, used: u32, cohort: Option<CohortId>) -> Result<()> {
+    /// Gives back all permits that are not used, unless the first waiter of this process collects
+    /// them.
+    pub(super) fn give_back_surplus(&mut self, Served { used, cohort }: Served) -> Result<()> {
         let Some(slots) = self.disk.slots() else {
             return Ok(());
         };
@@ -281,13 +280,43 @@ impl Core {
         Ok(Resized::Done)
     }
 
-    /// Adopts a new limit: another process has queued, perhaps only to announce more permits.
-    pub(super) fn look_for_more(&mut self) {
-        if self.has_whole() && !self.all_waiters_have_offers() {
-            // If this fails, the next look comes when permits come back.
-            if self.disk.adopt_limit().is_ok_and(|more| more) {
-                self.settle();
-            }
+    /// Watches the queue directory. A new watch does not report a limit that was raised before.
+    pub(super) fn watch_tail(&mut self, bits: Option<u32>) -> Result<()> {
+        let fresh = self.tail.watch(bits, &mut self.disk, self.site)?;
+        if fresh && self.disk.slots().is_some() {
+            self.disk.adopt_limit()?;
         }
+        Ok(())
+    }
+
+    /// Looks for more permits: another process has queued, perhaps only to announce them.
+    pub(super) fn queue_changed(&mut self) {
+        if self.waits_for_more() {
+            // The watch has fired. If it cannot be set again, a timer looks.
+            let _ = self.tail.watch(None, &mut self.disk, self.site);
+            self.look_for_more();
+        }
+    }
+
+    /// Does the same without an event.
+    pub(super) fn look_for_more(&mut self) {
+        if self.waits_for_more() {
+            // If this fails, the next look comes when permits come back.
+            let _ = self.adopt_limit();
+        }
+    }
+
+    /// Adopts the recorded limit. If it is higher, the waiters go on.
+    pub(super) fn adopt_limit(&mut self) -> Result<()> {
+        if self.disk.adopt_limit()? {
+            self.settle();
+        }
+        Ok(())
+    }
+
+    /// Returns whether a task waits although this process has all permits that it knows. Nothing
+    /// but a ticket of another process tells it that there are more.
+    pub(super) fn waits_for_more(&self) -> bool {
+        self.disk.slots().is_some() && self.has_whole() && !self.all_waiters_have_offers()
     }
 }

@@ -34,7 +34,7 @@ const BLOCK: u64 = 1024;
 pub(super) struct Possession {
     hold: Hold,
     inside: Inside,
-    /// The tasks and threads whose guards are out.
+    /// The tasks and threads whose guards are out. Not those with permits, which may want more.
     holders: Vec<Caller>,
     /// The last granted token, and the end of the block of tokens that is reserved on disk.
     token: u64,
@@ -53,6 +53,15 @@ pub(super) struct Possession {
     /// The label of the last holder.
     label: Option<Arc<str>>,
     since: Instant,
+}
+
+/// What this process does with its permits.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Served {
+    /// How many permits are in guards and offers.
+    pub used: u32,
+    /// The cohort that gets the others.
+    pub cohort: Option<CohortId>,
 }
 
 /// What is locked on disk.
@@ -141,6 +150,14 @@ impl Possession {
         self.inside.permits
     }
 
+    /// Returns how many permits are in use, and who gets the others.
+    pub(super) fn served(&self) -> Served {
+        Served {
+            used: self.permits(),
+            cohort: self.cohort,
+        }
+    }
+
     pub(super) fn token(&self) -> u64 {
         self.token
     }
@@ -192,7 +209,15 @@ impl Possession {
         bypassed: Vec<Ticket>,
     ) -> Option<CohortId> {
         match self.hold {
-            Hold::Door { .. } => self.bypassed.extend(bypassed),
+            // The tasks inside may stay for many turns.
+            Hold::Door { .. } => {
+                let known = &mut self.bypassed;
+                bypassed.into_iter().for_each(|ticket| {
+                    if !known.contains(&ticket) {
+                        known.push(ticket);
+                    }
+                });
+            }
             Hold::Slots => self.bypassed = bypassed,
         }
         self.cohort.replace(cohort)
@@ -218,7 +243,9 @@ impl Possession {
         settings: &Settings,
         disk: &mut Disk,
     ) -> Grant {
-        self.holders.push(want.by);
+        if !matches!(want.mode, Mode::Permits(_)) {
+            self.holders.push(want.by);
+        }
         self.label.clone_from(&settings.label);
         let permits = |disk: &mut Disk| match want.mode {
             Mode::Permits(count) => disk
@@ -467,7 +494,12 @@ impl Inside {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cohorts::Cohorts;
+    use super::super::cohorts::tests::settings;
     use super::*;
+    use crate::fair::Place;
+    use crate::fair::slots::{Names, Slots};
+    use crate::kind::LockKind;
 
     #[test]
     fn p03_the_table() {
@@ -489,6 +521,49 @@ mod tests {
             let found = (admits(Mode::Shared), admits(Mode::Exclusive));
             assert_eq!(found, (reader, writer), "{inside:?} {extent:?}");
         }
+    }
+
+    /// Permits that are merged come back as one.
+    #[test]
+    fn merged_permits_leave_no_holder_behind() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let names = Names::parse("{name}.{number}", "it").expect("names");
+        let slots = Slots::new(directory.path().to_path_buf(), names, 3);
+        let place = Arc::new(Place::new(directory.path().join("it")));
+        let mut disk = Disk::new(place, LockKind::Semaphore, Some(slots));
+        let mut possession = Possession::new(None, Entered::without_crash(1), Mode::Permits(1));
+        let settings = settings();
+        let want = |permits| Want {
+            mode: Mode::Permits(permits),
+            by: Caller::of_here(),
+        };
+        for _ in 0..2 {
+            let token = possession.admit(want(1).mode);
+            possession.grant(want(1), token, &settings, &mut disk);
+        }
+        possession.merge();
+        possession.give_back(want(2));
+        assert_eq!((possession.count(), possession.holders.len()), (0, 0));
+    }
+
+    /// Readers of this process overlap without end, and each turn finds the same frozen writer.
+    #[test]
+    fn p64_a_ticket_that_is_bypassed_in_many_turns_is_looked_at_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let door = Door::open(&directory.path().join("it"), None).expect("a door");
+        let entered = Entered::without_crash(1);
+        let mut possession = Possession::new(Some(door), entered, Mode::Shared);
+        let writer = |number| Ticket {
+            number,
+            mode: Mode::Exclusive,
+        };
+        let mut cohorts = Cohorts::new();
+        for _ in 0..3 {
+            let cohort = cohorts.add(None, Mode::Shared);
+            possession.begin_turn(cohort, vec![writer(1)]);
+            possession.begin_turn(cohort, vec![writer(1), writer(2)]);
+        }
+        assert_eq!(possession.bypassed(), [writer(1), writer(2)]);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! flag is written, because it must always say whether a writer is inside. As soon as another
 //! process queues, and no writer of this process comes first, the process shares the lock. It turns
 //! its locks into shared ones and closes a descriptor of the door, which wakes the readers that
-//! wait there.
+//! wait there. If the queue cannot be watched, it does so at once.
 
 use std::sync::atomic::Ordering;
 

@@ -114,14 +114,15 @@ impl Tail {
         }
     }
 
-    /// Returns whether no other process queues. If the queue cannot be listed, one may.
+    /// Returns whether no other process queues, and an event will tell when one does. If the queue
+    /// cannot be listed, one may.
     pub(super) fn is_alone(&mut self, own: &[Ticket], disk: &mut Disk, site: Site) -> bool {
         if !site.events {
             return false;
         }
         let known = self.holds(disk) && self.others == Others::None;
         let looked = known || self.look_for_others(own, None, disk, site).is_ok();
-        looked && self.others == Others::None
+        looked && self.watch.is_some() && self.others == Others::None
     }
 
     /// Looks which tickets of other processes are in the queue.
@@ -144,8 +145,9 @@ impl Tail {
         Ok(())
     }
 
-    /// Watches the queue directory, from the second task of a process on.
-    pub(super) fn watch(&mut self, bits: Option<u32>, disk: &mut Disk, site: Site) -> Result<()> {
+    /// Watches the queue directory, from the second task of a process on. Returns whether the watch
+    /// is new.
+    pub(super) fn watch(&mut self, bits: Option<u32>, disk: &mut Disk, site: Site) -> Result<bool> {
         // The watch has fired, or events were lost. A removed directory causes no event while a
         // process has it open.
         let changed = self.flags.changed.swap(false, Ordering::SeqCst);
@@ -153,7 +155,7 @@ impl Tail {
             self.stop(site);
         }
         if self.watch.is_some() || !site.events {
-            return Ok(());
+            return Ok(false);
         }
         // This opens the directory if it is not open yet.
         disk.list(bits)?;
@@ -167,7 +169,7 @@ impl Tail {
             let watched = self.watch.is_some();
             self.flags.watched.store(watched, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(self.watch.is_some())
     }
 
     /// Returns whether the queue directory is watched.

@@ -641,7 +641,7 @@ mod tests {
         second.leave().expect("unlocked");
         assert_eq!(probe(), Probed::Free);
         // This process collects.
-        let gathered = line.with(|core| {
+        let gathered = line.run_unchecked(|core| {
             let slots = core.disk.slots_mut().expect("it has slots");
             slots.gather(1, None)
         });
