@@ -5,9 +5,10 @@
 //! or `FREE`. A slot is taken by a compare-and-swap and freed by a store.
 
 use std::fs::File;
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::sync::Once;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 const FREE: i32 = -1;
 const BLOCK: usize = 128;
@@ -60,6 +61,13 @@ static FIRST: Block = Block::new();
 static HINT: AtomicPtr<Block> = AtomicPtr::new(std::ptr::null_mut());
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 static INSTALL: Once = Once::new();
+const NONE: i32 = -1;
+/// A descriptor of `/dev/null` for forked children, or `NONE`. It is opened before any fork, because
+/// a child may be unable to open it: in another root directory, in a sandbox, or at its limit of
+/// open files.
+static NULL: AtomicI32 = AtomicI32::new(NONE);
+/// The number of its device.
+static NULL_DEVICE: AtomicU64 = AtomicU64::new(0);
 
 /// Returns the number of forks between the first process and this one. A value from before a fork
 /// is stale.
@@ -136,17 +144,62 @@ pub(super) fn notice() {
 }
 
 fn install() {
+    let null = open_null();
+    if let Some(device) = device_of(null) {
+        NULL_DEVICE.store(device, Ordering::Relaxed);
+        NULL.store(null, Ordering::Relaxed);
+    }
     // SAFETY: `in_child` is a plain function, and calls async-signal-safe functions only. If this
     // fails (out of memory), forked children keep their copies, as without this handler.
     let _ = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+}
+
+/// Opens `/dev/null` above stdin, stdout and stderr. Returns `NONE` if that fails.
+/// Async-signal-safe.
+fn open_null() -> i32 {
+    const FIRST_FREE: i32 = 3;
+    // SAFETY: plain system calls. The descriptor that is closed was opened here and has no other
+    // user.
+    unsafe {
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        if !(0..FIRST_FREE).contains(&null) {
+            return null;
+        }
+        let above = libc::fcntl(null, libc::F_DUPFD_CLOEXEC, FIRST_FREE);
+        libc::close(null);
+        above
+    }
+}
+
+/// Returns which character device this is. Returns `None` for any other file, and if nothing is
+/// open under the number. Async-signal-safe.
+fn device_of(descriptor: i32) -> Option<u64> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: a plain system call with a pointer to a local.
+    if unsafe { libc::fstat(descriptor, stat.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: the call has filled it.
+    let stat = unsafe { stat.assume_init() };
+    // The field has other widths and signs on other Unixes.
+    #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)]
+    (stat.st_mode & libc::S_IFMT == libc::S_IFCHR).then_some(stat.st_rdev as u64)
+}
+
+/// Returns the kept descriptor, unless the program has closed it. It may have opened another file
+/// under the number. Async-signal-safe.
+fn kept_null() -> Option<i32> {
+    let kept = NULL.load(Ordering::Relaxed);
+    let device = NULL_DEVICE.load(Ordering::Relaxed);
+    (kept != NONE && device_of(kept) == Some(device)).then_some(kept)
 }
 
 /// Runs in the child, inside `fork`, on its only thread. Only async-signal-safe calls are allowed.
 unsafe extern "C" fn in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
     HINT.store(std::ptr::null_mut(), Ordering::Relaxed);
-    // SAFETY: a constant C string.
-    let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+    let kept = kept_null();
+    let null = kept.unwrap_or_else(open_null);
     let mut block = Some(&FIRST);
     while let Some(current) = block {
         for entry in &current.slots {
@@ -157,18 +210,22 @@ unsafe extern "C" fn in_child() {
         }
         block = current.next();
     }
-    if null >= 0 {
+    if kept.is_none() && null != NONE {
         // SAFETY: `null` was opened above and has no other user.
         unsafe { libc::close(null) };
     }
 }
 
+/// Replaces a descriptor by `/dev/null`. Its owner in this child finds a valid file under the
+/// number.
+///
+/// If `/dev/null` could be opened neither before the fork nor after it, the number is closed. The
+/// lock must not stay with the child. But another file of the child may get that number, and the
+/// owner closes it.
 fn replace(descriptor: i32, null: i32) {
-    // SAFETY: plain system calls on numbers. The owner of `descriptor` in this child finds a valid
-    // file under it. If /dev/null cannot be opened, the number is closed, and its owner's later
-    // close fails harmlessly.
+    // SAFETY: plain system calls on numbers.
     unsafe {
-        if null >= 0 && libc::dup2(null, descriptor) >= 0 {
+        if null != NONE && libc::dup2(null, descriptor) >= 0 {
             libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
         } else {
             libc::close(descriptor);
