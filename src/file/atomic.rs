@@ -94,13 +94,37 @@ const SWEPT: usize = 16;
 /// ```
 pub struct AtomicFile {
     place: Place,
-    // Before the file: the registration must be dropped before the file is closed.
-    _entry: Slot,
     /// Present until the commit.
-    file: Option<tokio::fs::File>,
+    open: Option<Open>,
     /// A write that failed, although its caller got the error: a content with a hole is never put
     /// in place.
     failed: Option<io::Error>,
+}
+
+/// The file in the form that Tokio writes.
+struct Open {
+    // Fields drop in order. The entry must be freed before the file is closed: in a forked child,
+    // a number in the list is replaced by `/dev/null`, and by then it may be another file's.
+    entry: Slot,
+    file: tokio::fs::File,
+}
+
+impl Open {
+    fn new(file: Private) -> Self {
+        let (entry, file) = file.into_parts();
+        let file = tokio::fs::File::from_std(file);
+        Self { entry, file }
+    }
+
+    /// Waits until all writes have ended, then returns the file and its entry. Whatever fails, and
+    /// wherever the future is dropped, the entry is freed first.
+    async fn finish(mut self) -> io::Result<Private> {
+        self.file.flush().await?;
+        // No write runs any more, so the file has no other user.
+        let file = self.file.try_into_std();
+        let file = file.map_err(|_| io::Error::from(io::ErrorKind::ResourceBusy))?;
+        Ok(Private::from_parts(self.entry, file))
+    }
 }
 
 /// A call of [`AtomicFile::create`] with its options; await it.
@@ -197,15 +221,15 @@ impl AtomicFile {
     /// - [`ErrorKind::Busy`] when more than a thousand writers put the same file in place in the
     ///   same instant.
     pub async fn commit(mut self) -> Result<()> {
-        let Some(mut file) = self.file.take() else {
+        let Some(open) = self.open.take() else {
             return Ok(());
         };
-        let flushed = match self.failed.take() {
+        let finished = match self.failed.take() {
             Some(error) => Err(error),
-            None => file.flush().await,
+            None => open.finish().await,
         };
-        flushed.map_err(|e| Error::io("write the new content of", &self.place.target, e))?;
-        let file = file.into_std().await;
+        let file =
+            finished.map_err(|e| Error::io("write the new content of", &self.place.target, e))?;
         pool::run(move || self.place.put(file)).await?
     }
 }
@@ -241,11 +265,10 @@ impl CreateAtomic {
             temporary: None,
         };
         let old = place.look()?;
-        let (entry, file) = place.create(old.is_some())?.into_parts();
+        let file = place.create(old.is_some())?;
         Ok(AtomicFile {
             place,
-            _entry: entry,
-            file: Some(tokio::fs::File::from_std(file)),
+            open: Some(Open::new(file)),
             failed: None,
         })
     }
@@ -362,7 +385,7 @@ impl Place {
     }
 
     /// Commits: does everything after the last write.
-    fn put(mut self, file: File) -> Result<()> {
+    fn put(mut self, file: Private) -> Result<()> {
         self.dress(&file)?;
         let synced = step::at_named("AtomicSync").and_then(|()| file::sync(&file));
         synced.map_err(self.at("sync the new content of"))?;
@@ -394,8 +417,8 @@ impl Place {
     /// Puts a copy in place: a second file, which has a temporary name from the start.
     fn put_copy(&mut self, nameless: &File) -> Result<usize> {
         let mode = self.first_mode(self.look()?.is_some());
-        let copy = self.create_named(mode)?;
-        let (mut from, mut to) = (nameless, &copy);
+        let copy = Private::new(self.create_named(mode)?);
+        let (mut from, mut to) = (nameless, &*copy);
         let copied = from.rewind().and_then(|()| io::copy(&mut from, &mut to));
         copied.map_err(self.at("write the new content of"))?;
         self.dress(&copy)?;
@@ -488,8 +511,8 @@ fn fnv_1a(bytes: &[u8]) -> u64 {
 
 impl AtomicFile {
     fn pinned(self: Pin<&mut Self>) -> io::Result<Pin<&mut tokio::fs::File>> {
-        let file = self.get_mut().file.as_mut();
-        file.map(Pin::new)
+        let open = self.get_mut().open.as_mut();
+        open.map(|it| Pin::new(&mut it.file))
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }

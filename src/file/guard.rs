@@ -164,7 +164,7 @@ impl FileHold {
             Some(Content::Async(file)) => duplicate(file),
             None => unreachable!("a guard has its file until it is consumed"),
         };
-        let copy = copy.map_err(|e| at("share the lock of the file", e))?;
+        let copy = Private::new(copy.map_err(|e| at("share the lock of the file", e))?);
         if !flock::share(&copy).map_err(|e| at("share the lock of the file", e))? {
             return Err(self.lost_by(Loss::Unlocked));
         }
@@ -269,7 +269,7 @@ impl FileGuard {
             Some(Content::Async(file)) => duplicate(file),
             None => return Ok(()),
         };
-        let copy = copy.map_err(|e| at("sync the file", e))?;
+        let copy = Private::new(copy.map_err(|e| at("sync the file", e))?);
         let synced = pool::run(move || sync(&copy)).await?;
         synced.map_err(|e| at("sync the file", e))
     }
