@@ -67,10 +67,15 @@ impl WakeSource {
 
     /// Starts a thread that waits for the lock of this file. Polls if there are too many threads.
     pub(crate) fn start_thread(&mut self, watcher_id: WatcherId, file: &File, shared: bool) {
-        if matches!(self, Self::Nothing) {
-            let lock_thread = LockThread::start(watcher_id, file, shared);
-            *self = lock_thread.map_or_else(|| Self::Poll(Backoff::default()), Self::Thread);
+        if matches!(self, Self::Nothing) && !self.become_thread(watcher_id, file, shared) {
+            *self = Self::Poll(Backoff::default());
         }
+    }
+
+    /// Starts a thread that waits for the lock of this file. Returns `false` if there are too many.
+    fn become_thread(&mut self, watcher_id: WatcherId, file: &File, shared: bool) -> bool {
+        let lock_thread = LockThread::start(watcher_id, file, shared);
+        lock_thread.map(|it| *self = Self::Thread(it)).is_some()
     }
 
     /// Returns the thread that waits in the lock call, if there is one.
@@ -142,10 +147,8 @@ impl WakeSource {
     /// Starts a thread that waits for the lock of this file, if it could not be watched. If there
     /// are too many threads, the waiter still polls.
     pub(crate) fn thread_instead(&mut self, watcher_id: WatcherId, file: &File, shared: bool) {
-        if self.is_polling()
-            && let Some(lock_thread) = LockThread::start(watcher_id, file, shared)
-        {
-            *self = Self::Thread(lock_thread);
+        if self.is_polling() {
+            self.become_thread(watcher_id, file, shared);
         }
     }
 
