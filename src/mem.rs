@@ -23,11 +23,15 @@
 //!
 //! 1. The number of parts is the sum of the free parts, the parts of all holders, and the parts of
 //!    all offers.
-//! 2. Each waiter is in exactly one of three lists: `awake`, `offered`, `asleep`.
+//! 2. Each waiter is in exactly one of three lists: `awake`, `offered`, `asleep`. Or it is in
+//!    `refused` and no longer in the queue: there are fewer parts now than it wants.
 //! 3. Whenever the mutex is free, the first waiter in `awake` wants more parts than are free.
 //! 4. No waker is called or dropped under the mutex. It is foreign code, and may own another future
 //!    of the same queue.
-//! 5. While there is an offer, the next tick is scheduled.
+//! 5. While there is an offer, the next tick is scheduled. Where no thread can be started, each
+//!    call tries to schedule it.
+//! 6. No waiter in the queue wants more parts than there are.
+//! 7. A forked child touches no mutex and no list of its parent.
 //!
 //! # After a crash
 //!
@@ -68,8 +72,11 @@ use line::{Kind, Line, World};
 /// files, but no holder can crash and no lock can be lost.
 ///
 /// One value is a *world* of names. A name stands for one lock, of one kind, as long as a handle, a
-/// future or a guard of this lock lives. Do not use a `Memory` in a forked child of the process
-/// that created it.
+/// future or a guard of this lock lives.
+///
+/// A forked child has no part in the locks of its parent. There, each use of a lock of the parent
+/// fails with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), and guards release
+/// nothing. The child can create a `Memory` of its own, also with a name that the parent uses.
 ///
 /// [`Locks::connect`](crate::Locks::connect) returns locks of the same kind for `mem:`
 /// ([`Memory::new`]) and `mem:NAME` ([`Memory::named`]).
@@ -278,12 +285,12 @@ impl Core {
 impl Local for Core {
     /// Lists a frozen waiter at the position that it has again when it is polled.
     fn status(&self) -> Result<Status> {
-        Ok(self.line.status())
+        self.line.status()
     }
 
     /// Deletes nothing, because a lock in memory leaves nothing behind.
     fn remove(&self) -> Result<Removal> {
-        let status = self.line.status();
+        let status = self.line.status()?;
         Ok(match status.held == Held::No && status.waiters.is_empty() {
             true => Removal::Removed,
             false => Removal::InUse,
@@ -458,13 +465,15 @@ impl MemSemaphore {
     ///
     /// # Errors
     ///
-    /// Never fails. The `Result` is that of the other semaphores.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in a forked child of the process
+    /// that created the [`Memory`].
     pub fn available(&self) -> Result<u32> {
-        Ok(self.core.line.free())
+        self.core.line.free()
     }
 
     /// Changes how many permits there are, for every handle on this name. A reduction waits in the
-    /// queue until all permits are released.
+    /// queue until all permits are released. Then waiters that request more permits than are left
+    /// get [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
     ///
     /// # Cancel safety
     ///
@@ -477,6 +486,7 @@ impl MemSemaphore {
     pub async fn resize(&self, permits: u32) -> Result<()> {
         let line = &self.core.line;
         check_permits(permits, u32::MAX, line.path())?;
+        line.refuse_copy()?;
         self.core
             .ledger
             .refuse_closed(|| line.path().to_path_buf())?;

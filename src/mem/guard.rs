@@ -51,14 +51,16 @@ pub struct MemHold {
 
 impl MemHold {
     fn downgrade(&mut self) -> Result<()> {
+        self.line.refuse_copy()?;
         match self.visit.is_some_and(|visit| self.line.downgrade(visit)) {
             true => Ok(()),
             false => Err(no_writer(self.place())),
         }
     }
 
+    /// Releases the lock. In a forked child it belongs to the parent.
     fn give_back(&mut self) {
-        if let Some(visit) = self.visit.take() {
+        if let Some(visit) = self.visit.take().filter(|_| self.line.is_here()) {
             self.line.leave(visit);
         }
     }
@@ -79,6 +81,7 @@ impl Hold for MemHold {
     }
 
     fn split(&mut self, permits: u32) -> Result<Self> {
+        self.line.refuse_copy()?;
         let left = check_split(permits, self.permits(), self.place())?;
         let part = self.visit.and_then(|visit| self.line.split(visit, left));
         Ok(Self {
@@ -89,6 +92,7 @@ impl Hold for MemHold {
     }
 
     fn merge(&mut self, mut other: Self) -> Result<()> {
+        self.line.refuse_copy()?;
         let same = Arc::ptr_eq(&self.line, &other.line);
         check_merge(same, self.permits(), other.permits(), self.place())?;
         if let (Some(visit), Some(added)) = (self.visit, other.visit.take()) {
@@ -103,7 +107,7 @@ impl Hold for MemHold {
     }
 
     fn is_held(&self) -> bool {
-        true
+        self.line.is_here()
     }
 
     /// Never resolves.
@@ -112,8 +116,9 @@ impl Hold for MemHold {
     }
 
     fn poll_release(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        let here = self.line.refuse_copy();
         self.give_back();
-        Poll::Ready(Ok(()))
+        Poll::Ready(here)
     }
 
     fn place(&self) -> &Path {
@@ -152,7 +157,11 @@ impl Pending for MemPending {
         let by = || By::this_task(self.core.label.as_ref());
         let grant = match self.entry {
             Some(entry) => match self.core.line.poll(entry, cx.waker()) {
-                Poll::Ready(grant) => Some(grant),
+                Poll::Ready(Ok(grant)) => Some(grant),
+                Poll::Ready(Err(error)) => {
+                    self.leave();
+                    return Poll::Ready(Err(error));
+                }
                 Poll::Pending => return Poll::Pending,
             },
             None if request.try_only => self.core.line.try_enter(self.mode, &by())?,
@@ -180,7 +189,9 @@ impl Pending for MemPending {
     }
 
     fn leave(&mut self) {
-        if let Some(entry) = self.entry.take() {
+        if let Some(entry) = self.entry.take()
+            && self.core.line.is_here()
+        {
             self.core.line.cancel(entry);
         }
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,10 +19,11 @@ use crate::kind::LockKind;
 use crate::options::check_permits;
 use crate::owner::identity;
 use crate::status::{Changes, Held, Owner, Status, Waiter, Waiting};
+use crate::sys::fork::{PerProcess, generation};
 use crate::trace::Note;
 
-/// The worlds that have a name.
-static NAMED: LazyLock<Mutex<HashMap<String, Weak<World>>>> = LazyLock::new(Mutex::default);
+/// The worlds of this process that have a name.
+static NAMED: PerProcess<Mutex<HashMap<String, Weak<World>>>> = PerProcess::new(Mutex::default);
 
 /// The next number for a world without a name.
 static NUMBER: AtomicU64 = AtomicU64::new(1);
@@ -33,6 +34,8 @@ pub(super) struct World {
     label: String,
     window: Duration,
     lines: Mutex<HashMap<String, Weak<Line>>>,
+    /// The process that created it.
+    generation: u32,
 }
 
 impl World {
@@ -42,7 +45,7 @@ impl World {
     }
 
     pub(super) fn named(name: &str, window: Duration) -> Arc<Self> {
-        let mut named = lock(&NAMED);
+        let mut named = lock(NAMED.get());
         if let Some(world) = named.get(name).and_then(Weak::upgrade) {
             return world;
         }
@@ -59,6 +62,7 @@ impl World {
             label,
             window,
             lines: Mutex::default(),
+            generation: generation(),
         })
     }
 
@@ -75,6 +79,7 @@ impl World {
         if let Kind::Semaphore(permits) = kind {
             check_permits(permits, u32::MAX, format!("mem:{}/{name}", self.label))?;
         }
+        self.refuse_copy()?;
         let mut lines = lock(&self.lines);
         let found = lines.get(name).and_then(Weak::upgrade);
         let line = found.unwrap_or_else(|| {
@@ -91,6 +96,22 @@ impl World {
         Ok(line)
     }
 
+    fn is_here(&self) -> bool {
+        self.generation == generation()
+    }
+
+    /// Refuses the copy of a world in a forked child. A thread that does not exist there may have
+    /// any of its mutexes.
+    fn refuse_copy(&self) -> Result<()> {
+        match self.is_here() {
+            true => Ok(()),
+            false => {
+                let text = "this lock in memory is from before a fork; create another Memory in the child";
+                Err(Error::at(ErrorKind::Unsupported, text, format!("mem:{}", self.label)))
+            }
+        }
+    }
+
     /// Forgets a queue whose last handle, future and guard are gone.
     fn forget(&self, name: &str) {
         forget_dead(&mut lock(&self.lines), name);
@@ -99,8 +120,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if let Some(name) = &self.name {
-            forget_dead(&mut lock(&NAMED), name);
+        if let Some(name) = self.name.as_ref().filter(|_| self.is_here()) {
+            forget_dead(&mut lock(NAMED.get()), name);
         }
     }
 }
@@ -193,13 +214,25 @@ impl Line {
         self.parts.load(Ordering::SeqCst)
     }
 
-    /// Returns how many parts are neither held nor on offer.
-    pub(super) fn free(&self) -> u32 {
-        self.locked_quietly(|state| state.free())
+    /// Returns whether this process created it. A forked child must not touch the mutex.
+    pub(super) fn is_here(&self) -> bool {
+        self.world.is_here()
     }
 
-    /// Changes the number of parts. To reduce it, the caller must hold all `from` parts. Returns
-    /// `false` if there are no longer `from` parts.
+    /// Refuses the copy of a queue in a forked child.
+    pub(super) fn refuse_copy(&self) -> Result<()> {
+        self.world.refuse_copy()
+    }
+
+    /// Returns how many parts are neither held nor on offer.
+    pub(super) fn free(&self) -> Result<u32> {
+        self.refuse_copy()?;
+        Ok(self.locked_quietly(|state| state.free()))
+    }
+
+    /// Changes the number of parts. To reduce it, the caller must hold all `from` parts. Waiters
+    /// that want more than are left are refused. Returns `false` if there are no longer `from`
+    /// parts.
     pub(super) fn resize(&self, from: u32, to: u32) -> bool {
         self.locked(|state| {
             let found = self
@@ -214,25 +247,12 @@ impl Line {
 
     /// Returns the status as it changes.
     pub(super) fn changes(self: &Arc<Self>) -> Changes {
-        let (line, mut last) = (self.clone(), None);
+        if let Err(error) = self.refuse_copy() {
+            return Changes::new(futures::stream::iter([Err(error)]));
+        }
+        let mut observer = Observer::new(self);
         Changes::new(futures::stream::poll_fn(move |cx| {
-            let waker = SafeWaker::of(cx.waker());
-            let now = line.locked_quietly(|state| {
-                let now = state.status();
-                if last.as_ref() == Some(&now) {
-                    state.onlookers.push(waker);
-                } else {
-                    state.to_drop.push(waker);
-                }
-                now
-            });
-            match last.as_ref() == Some(&now) {
-                true => Poll::Pending,
-                false => {
-                    last = Some(now.clone());
-                    Poll::Ready(Some(Ok(now)))
-                }
-            }
+            observer.poll(cx.waker())
         }))
     }
 
@@ -244,7 +264,8 @@ impl Line {
         Address::of_memory(self.world.label(), &self.name)
     }
 
-    /// Returns how many parts the caller wants.
+    /// Returns how many parts the caller wants. Called under the mutex, so that the number of parts
+    /// does not change before the caller has its queue entry.
     fn parts_for(&self, mode: Mode) -> Result<u32> {
         let all = self.parts();
         match mode {
@@ -259,22 +280,23 @@ impl Line {
         self.locked_quietly(|state| {
             let outcome = act(state);
             let onlookers = std::mem::take(&mut state.onlookers);
-            state.to_wake.extend(onlookers);
+            state.to_wake.extend(onlookers.into_values());
             outcome
         })
     }
 
     /// Does something under the mutex, and afterwards what must not be done under it.
     fn locked_quietly<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let outcome = act(&mut state);
         let to_wake = std::mem::take(&mut state.to_wake);
         let to_drop = std::mem::take(&mut state.to_drop);
         let starts = !state.tick_is_due && state.needs_tick();
         state.tick_is_due |= starts;
         drop(state);
-        if starts {
-            tick::after(self.world.window, self.this.clone());
+        if starts && !tick::after(self.world.window, self.this.clone()) {
+            // The next call asks again.
+            lock(&self.state).tick_is_due = false;
         }
         to_wake.into_iter().for_each(SafeWaker::wake);
         drop(to_drop);
@@ -289,43 +311,59 @@ impl Line {
         most: Option<usize>,
         waker: &Waker,
     ) -> Result<Entered> {
-        let parts = self.parts_for(caller.mode)?;
+        self.refuse_copy()?;
         let waker = SafeWaker::of(waker);
-        let entered = self.locked(|state| {
+        self.locked(|state| {
+            let parts = match self.parts_for(caller.mode) {
+                Ok(parts) => parts,
+                Err(error) => {
+                    state.to_drop.push(waker);
+                    return Err(error);
+                }
+            };
             if let Some(grant) = state.enter_at_once(caller.mode, parts, &caller.by) {
                 state.to_drop.push(waker);
                 return Ok(Entered::Granted(grant));
             }
             let waiting = state.waiting();
-            if most.is_some_and(|most| waiting >= most) {
+            if let Some(most) = most.filter(|most| waiting >= *most) {
                 state.to_drop.push(waker);
-                return Err(waiting);
+                return Err(self.too_many_wait(waiting, most));
             }
-            Ok(Entered::Waiting(state.queue(
-                caller.mode,
-                parts,
-                caller.by,
-                waker,
-            )))
-        });
-        entered.map_err(|waiting| {
-            let path = self.path.display();
-            let most = most.unwrap_or_default();
-            let text = format!("{waiting} already wait, and at most {most} may: {path}");
-            Error::new(ErrorKind::Busy, text)
+            let number = state.queue(caller.mode, parts, caller.by, waker);
+            Ok(Entered::Waiting(number))
         })
+    }
+
+    fn too_many_wait(&self, waiting: usize, most: usize) -> Error {
+        let path = self.path.display();
+        let text = format!("{waiting} already wait, and at most {most} may: {path}");
+        Error::new(ErrorKind::Busy, text)
     }
 
     /// Grants at once if the caller need not wait.
     pub(super) fn try_enter(&self, mode: Mode, by: &By) -> Result<Option<Grant>> {
-        let parts = self.parts_for(mode)?;
-        Ok(self.locked(|state| state.enter_at_once(mode, parts, by)))
+        self.refuse_copy()?;
+        self.locked(|state| {
+            let parts = self.parts_for(mode)?;
+            Ok(state.enter_at_once(mode, parts, by))
+        })
     }
 
-    /// Claims the offer that was made to this queue entry, if there is one.
-    pub(super) fn poll(&self, place: u64, waker: &Waker) -> Poll<Grant> {
+    /// Claims the offer that was made to this queue entry, if there is one. Fails if the entry wants
+    /// more parts than are left.
+    pub(super) fn poll(&self, place: u64, waker: &Waker) -> Poll<Result<Grant>> {
+        self.refuse_copy()?;
         let waker = SafeWaker::of(waker);
-        self.locked(|state| state.poll(place, waker))
+        let polled = self.locked(|state| state.poll(place, waker));
+        polled.map(|it| it.or_else(|refused| Err(self.refusal(refused))))
+    }
+
+    fn refusal(&self, refused: Refused) -> Error {
+        let Refused { wanted, limit } = refused;
+        let path = self.path.display();
+        let text = format!("{wanted} permits were requested, and {limit} are left: {path}");
+        Error::new(ErrorKind::InvalidInput, text)
     }
 
     /// Leaves the queue.
@@ -345,7 +383,10 @@ impl Line {
 
     /// Returns how many permits this visit has; 0 for a lock.
     pub(super) fn permits_of(&self, visit: u64) -> u32 {
-        self.locked_quietly(|state| state.permits_of(visit))
+        match self.is_here() {
+            true => self.locked_quietly(|state| state.permits_of(visit)),
+            false => 0,
+        }
     }
 
     /// Leaves this many permits to the visit, and returns another one with the rest.
@@ -358,8 +399,13 @@ impl Line {
         self.locked_quietly(|state| state.merge(visit, added));
     }
 
-    pub(super) fn status(&self) -> Status {
-        let status = self.locked_quietly(|state| state.status());
+    pub(super) fn status(&self) -> Result<Status> {
+        self.refuse_copy()?;
+        Ok(self.locked_quietly(|state| self.status_of(state)))
+    }
+
+    fn status_of(&self, state: &State) -> Status {
+        let status = state.status();
         let (kind, limit) = match self.kind() {
             Kind::Lock => (LockKind::Lock, None),
             Kind::RwLock => (LockKind::RwLock, None),
@@ -375,6 +421,7 @@ impl Line {
 
     /// Returns the state of the wait of this queue entry.
     pub(super) fn waiting(&self, place: u64) -> Option<Waiting> {
+        self.refuse_copy().ok()?;
         self.locked_quietly(|state| state.waiting_of(place))
     }
 }
@@ -392,8 +439,62 @@ impl Ticks for Line {
 }
 
 impl Drop for Line {
+    /// Leaks the lists in a forked child: they may be in the middle of a change.
     fn drop(&mut self) {
-        self.world.forget(&self.name);
+        if self.is_here() {
+            self.world.forget(&self.name);
+        } else {
+            let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget(std::mem::take(state));
+        }
+    }
+}
+
+/// A stream of changes. While it waits for the next one, its waker is in the list of the queue.
+struct Observer {
+    line: Arc<Line>,
+    /// Its key in that list.
+    number: u64,
+    last: Option<Status>,
+}
+
+impl Observer {
+    fn new(line: &Arc<Line>) -> Self {
+        Self {
+            number: line.locked_quietly(State::number),
+            line: line.clone(),
+            last: None,
+        }
+    }
+
+    fn poll(&mut self, waker: &Waker) -> Poll<Option<Result<Status>>> {
+        self.line.refuse_copy()?;
+        let waker = SafeWaker::of(waker);
+        let now = self.line.locked_quietly(|state| {
+            let now = self.line.status_of(state);
+            let old = match self.last.as_ref() == Some(&now) {
+                true => state.onlookers.insert(self.number, waker),
+                false => Some(waker),
+            };
+            state.to_drop.extend(old);
+            now
+        });
+        if self.last.as_ref() == Some(&now) {
+            return Poll::Pending;
+        }
+        self.last = Some(now.clone());
+        Poll::Ready(Some(Ok(now)))
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        if self.line.is_here() {
+            self.line.locked_quietly(|state| {
+                let waker = state.onlookers.remove(&self.number);
+                state.to_drop.extend(waker);
+            });
+        }
     }
 }
 
@@ -417,9 +518,17 @@ struct Place {
     by: By,
     /// Taken when it is called, so there is at most one wake-up for each poll.
     waker: Option<SafeWaker>,
-    /// In `offered`: the last tick saw the offer. In `awake`: the waiter was woken by
-    /// `call_the_roll`, and has not been polled since.
-    marked: bool,
+    /// In `offered`: whether a tick has seen the offer.
+    offer_seen: bool,
+    /// In `awake`: whether the waiter was woken by `call_the_roll`, and has not been polled since.
+    called: bool,
+}
+
+/// Why a waiter gets an error: it wants more parts than are left.
+#[derive(Debug)]
+struct Refused {
+    wanted: u32,
+    limit: u32,
 }
 
 /// A holder's share.
@@ -461,6 +570,8 @@ struct State {
     awake: BTreeMap<u64, Place>,
     offered: BTreeMap<u64, Place>,
     asleep: BTreeMap<u64, Place>,
+    /// Waiters that are no longer in the queue, and get an error at their next poll.
+    refused: BTreeMap<u64, Refused>,
     inside: BTreeMap<u64, Visit>,
     tick_is_due: bool,
     /// Whether `call_the_roll` has run since the last tick, so some waiters may not have been
@@ -470,8 +581,8 @@ struct State {
     to_wake: Vec<SafeWaker>,
     /// Wakers to drop when the mutex is free.
     to_drop: Vec<SafeWaker>,
-    /// Wakers to call at the next change.
-    onlookers: Vec<SafeWaker>,
+    /// Wakers to call at the next change, each with the number of its stream.
+    onlookers: BTreeMap<u64, SafeWaker>,
 }
 
 impl State {
@@ -494,9 +605,22 @@ impl State {
                 if let Some(all) = self.inside.values_mut().find(|it| it.parts == from) {
                     all.parts = to;
                 }
+                self.refuse_more_than(to);
             }
         }
         self.settle();
+    }
+
+    /// Takes waiters that want more parts than there are out of the queue. They would never get an
+    /// offer, and neither would the waiters behind them.
+    fn refuse_more_than(&mut self, limit: u32) {
+        for list in [&mut self.awake, &mut self.asleep] {
+            for (number, place) in extract(list, |it| it.parts > limit) {
+                let wanted = place.parts;
+                self.refused.insert(number, Refused { wanted, limit });
+                self.to_wake.extend(place.waker);
+            }
+        }
     }
 
     fn waiting(&self) -> usize {
@@ -529,7 +653,8 @@ impl State {
             since: (Instant::now(), SystemTime::now()),
             by,
             waker: Some(waker),
-            marked: false,
+            offer_seen: false,
+            called: false,
         };
         self.awake.insert(number, place);
         number
@@ -564,27 +689,31 @@ impl State {
             }
             let (number, mut place) = first.remove_entry();
             self.free -= place.parts;
-            place.marked = false;
+            place.offer_seen = false;
             self.to_wake.extend(place.waker.take());
             self.offered.insert(number, place);
         }
     }
 
-    fn poll(&mut self, number: u64, waker: SafeWaker) -> Poll<Grant> {
+    fn poll(&mut self, number: u64, waker: SafeWaker) -> Poll<Result<Grant, Refused>> {
+        if let Some(refused) = self.refused.remove(&number) {
+            self.to_drop.push(waker);
+            return Poll::Ready(Err(refused));
+        }
         if let Some(mut place) = self.asleep.remove(&number) {
             // It is first again: its number is lower than those of all later waiters.
-            place.marked = false;
+            place.called = false;
             self.awake.insert(number, place);
             self.settle();
         }
         if let Some(place) = self.offered.remove(&number) {
             self.to_drop.push(waker);
             self.to_drop.extend(place.waker);
-            return Poll::Ready(self.grant(place.mode, place.parts, place.by));
+            return Poll::Ready(Ok(self.grant(place.mode, place.parts, place.by)));
         }
         match self.awake.get_mut(&number) {
             Some(place) => {
-                place.marked = false;
+                place.called = false;
                 self.to_drop.extend(place.waker.replace(waker));
             }
             None => self.to_drop.push(waker),
@@ -643,6 +772,7 @@ impl State {
     }
 
     fn cancel(&mut self, number: u64) {
+        self.refused.remove(&number);
         let offer = self.offered.remove(&number);
         if let Some(place) = &offer {
             self.free += place.parts;
@@ -657,16 +787,16 @@ impl State {
 
     /// Ends a claim window. Returns whether an offer has lapsed.
     fn tick(&mut self) -> bool {
-        let lapsed = self.offered.extract_marked();
+        let lapsed = extract(&mut self.offered, |it| it.offer_seen);
         let absent = match std::mem::take(&mut self.roll_is_called) {
-            true => self.awake.extract_marked(),
+            true => extract(&mut self.awake, |it| it.called),
             false => Vec::new(),
         };
         for (_, place) in &lapsed {
             self.free += place.parts;
         }
         for place in self.offered.values_mut() {
-            place.marked = true;
+            place.offer_seen = true;
         }
         let frozen = !lapsed.is_empty();
         self.asleep.extend(lapsed);
@@ -682,7 +812,7 @@ impl State {
     fn call_the_roll(&mut self) {
         self.roll_is_called = !self.awake.is_empty();
         for place in self.awake.values_mut() {
-            place.marked = true;
+            place.called = true;
             self.to_wake.extend(place.waker.take());
         }
     }
@@ -731,18 +861,12 @@ impl State {
     }
 }
 
-/// Removes marked entries.
-trait ExtractMarked {
-    fn extract_marked(&mut self) -> Vec<(u64, Place)>;
-}
-
-impl ExtractMarked for BTreeMap<u64, Place> {
-    fn extract_marked(&mut self) -> Vec<(u64, Place)> {
-        let marked = self.iter().filter(|(_, place)| place.marked);
-        let numbers: Vec<_> = marked.map(|(number, _)| *number).collect();
-        let taken = numbers.into_iter().filter_map(|it| self.remove_entry(&it));
-        taken.collect()
-    }
+/// Removes the entries that fit.
+fn extract(list: &mut BTreeMap<u64, Place>, fits: impl Fn(&Place) -> bool) -> Vec<(u64, Place)> {
+    let fitting = list.iter().filter(|(_, place)| fits(place));
+    let numbers: Vec<_> = fitting.map(|(number, _)| *number).collect();
+    let taken = numbers.into_iter().filter_map(|it| list.remove_entry(&it));
+    taken.collect()
 }
 
 #[cfg(test)]
@@ -759,7 +883,7 @@ mod tests {
         drop(line);
         assert_eq!(lock(&world.lines).len(), 0);
         drop(world);
-        assert!(!lock(&NAMED).contains_key("what_is_gone"));
+        assert!(!lock(NAMED.get()).contains_key("what_is_gone"));
     }
 
     #[test]

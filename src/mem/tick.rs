@@ -6,22 +6,18 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::foreign::surviving;
+use crate::sys::fork::PerProcess;
 use crate::sys::host;
 
-static CLOCK: Clock = Clock {
-    due: Mutex::new(Due {
-        lines: BTreeMap::new(),
-        number: 0,
-        runs: false,
-    }),
-    changed: Condvar::new(),
-};
+static CLOCK: PerProcess<Clock> = PerProcess::new(Clock::default);
 
+#[derive(Default)]
 struct Clock {
     due: Mutex<Due>,
     changed: Condvar,
 }
 
+#[derive(Default)]
 struct Due {
     /// Ordered by time, and by number if the time is the same.
     lines: BTreeMap<(Instant, u64), Weak<dyn Ticks>>,
@@ -36,29 +32,38 @@ pub(super) trait Ticks: Send + Sync {
 }
 
 /// Calls [`Ticks::tick`] after this window. Never calls it if the clock cannot reach that time.
-///
-/// If no thread can be started, frozen waiters are bypassed later, after another tick is requested.
-pub(super) fn after(window: Duration, line: Weak<dyn Ticks>) {
-    let Some(at) = Instant::now().checked_add(window) else {
-        return;
-    };
-    let mut due = CLOCK.due();
-    due.number += 1;
-    let key = (at, due.number);
-    due.lines.insert(key, line);
-    if !due.runs {
-        let thread = std::thread::Builder::new().name("stanchion-mem".into());
-        // The thread ends only when it has cleared `runs`: `runs` must not outlive it.
-        let clock = || while surviving(run).is_none() {};
-        due.runs = thread.spawn(clock).is_ok();
+/// Returns `false` if no thread can be started; then the caller must ask again.
+pub(super) fn after(window: Duration, line: Weak<dyn Ticks>) -> bool {
+    match Instant::now().checked_add(window) {
+        Some(at) => CLOCK.get().add(at, line),
+        None => true,
     }
-    drop(due);
-    CLOCK.changed.notify_one();
 }
 
 impl Clock {
     fn due(&self) -> MutexGuard<'_, Due> {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a queue. Returns `false` if there is no thread and none can be started.
+    fn add(&'static self, at: Instant, line: Weak<dyn Ticks>) -> bool {
+        let mut due = self.due();
+        due.number += 1;
+        let key = (at, due.number);
+        due.lines.insert(key, line);
+        if !due.runs {
+            let thread = std::thread::Builder::new().name("stanchion-mem".into());
+            // The thread ends only when it has cleared `runs`: `runs` must not outlive it.
+            let clock = move || while surviving(|| self.run()).is_none() {};
+            due.runs = thread.spawn(clock).is_ok();
+        }
+        let runs = due.runs;
+        if !runs {
+            due.lines.remove(&key);
+        }
+        drop(due);
+        self.changed.notify_one();
+        runs
     }
 
     /// Waits for the next queue that is due. Returns `None` if there is none; then the thread must
@@ -78,15 +83,15 @@ impl Clock {
             due = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
-}
 
-fn run() {
-    host::prepare_helper_thread();
-    while let Some(line) = CLOCK.next() {
-        if let Some(line) = line.upgrade() {
-            // A queue that panics must not stop the clock of all the others.
-            surviving(|| line.tick());
-            surviving(|| drop(line));
+    fn run(&self) {
+        host::prepare_helper_thread();
+        while let Some(line) = self.next() {
+            if let Some(line) = line.upgrade() {
+                // A queue that panics must not stop the clock of all the others.
+                surviving(|| line.tick());
+                surviving(|| drop(line));
+            }
         }
     }
 }
