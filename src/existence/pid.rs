@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use self::pidfile::{Memory, PidFile, PidHold};
 use super::{Presence, PresencePending};
@@ -17,6 +17,7 @@ use crate::path::canonical;
 use crate::stats::Stats;
 use crate::status::{Changes, Owner, Removal, Status};
 use crate::sys::file;
+use crate::sys::fork::Inherited;
 use crate::watch::wait::Wait;
 use crate::watch::watch;
 
@@ -81,7 +82,7 @@ pub struct PidLock {
 }
 
 /// The options that [`PidLock::set_defaults`] has set.
-static DEFAULTS: Mutex<Option<PidConfig>> = Mutex::new(None);
+static DEFAULTS: Inherited<PidConfig> = Inherited::new();
 
 impl PidLock {
     /// Opens the lock with the default options. Nothing is created before the first acquire.
@@ -101,11 +102,11 @@ impl PidLock {
 
     /// Returns the options of a lock that is opened with none.
     pub fn defaults() -> PidConfig {
-        let set = DEFAULTS.lock().unwrap_or_else(PoisonError::into_inner);
-        set.clone().unwrap_or_default()
+        DEFAULTS.get().cloned().unwrap_or_default()
     }
 
-    /// Sets the default options of every lock that this process opens from now on.
+    /// Sets the default options of every lock that this process opens from now on, and of every
+    /// lock that its forked children open. Each call uses some memory until the process ends.
     ///
     /// ```
     /// use std::time::Duration;
@@ -115,8 +116,8 @@ impl PidLock {
     /// assert_eq!(PidLock::defaults().timeout, Some(Duration::from_secs(5)));
     /// ```
     pub fn set_defaults(options: PidOptions) {
-        let mut set = DEFAULTS.lock().unwrap_or_else(PoisonError::into_inner);
-        *set = Some(options.into_config());
+        let config = options.into_config();
+        DEFAULTS.update(|_| Some(config.clone()));
     }
 
     /// Returns the path that `openlock` uses when none is given: `openlock.lock` in the working

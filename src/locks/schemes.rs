@@ -1,16 +1,19 @@
 //! Finds the connector for the scheme of a URL.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::{Connector, file, memory};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::fork::Inherited;
+
+type Connectors = BTreeMap<String, Arc<Connector>>;
 
 /// The schemes that the program has registered.
-static REGISTERED: Mutex<BTreeMap<String, Arc<Connector>>> = Mutex::new(BTreeMap::new());
+static REGISTERED: Inherited<Connectors> = Inherited::new();
 
-fn registered() -> MutexGuard<'static, BTreeMap<String, Arc<Connector>>> {
-    REGISTERED.lock().unwrap_or_else(PoisonError::into_inner)
+fn registered(scheme: &str) -> Option<&'static Arc<Connector>> {
+    REGISTERED.get()?.get(scheme)
 }
 
 /// Returns the connector of a scheme of this crate, or `None` for an unknown scheme.
@@ -52,12 +55,12 @@ fn lacks(feature: &str, scheme: &str) -> Result<Arc<Connector>> {
 }
 
 pub(super) fn is_known(scheme: &str) -> bool {
-    built_in(scheme).is_some() || registered().contains_key(scheme)
+    built_in(scheme).is_some() || registered(scheme).is_some()
 }
 
 /// Returns the connector of a scheme.
 pub(super) fn connector(scheme: &str) -> Result<Arc<Connector>> {
-    let found = built_in(scheme).or_else(|| registered().get(scheme).cloned().map(Ok));
+    let found = built_in(scheme).or_else(|| registered(scheme).cloned().map(Ok));
     found.unwrap_or_else(|| unknown(scheme))
 }
 
@@ -73,8 +76,8 @@ pub(super) fn unknown<T>(scheme: &str) -> Result<T> {
         "redis+sentinel:",
         "redis+unix:",
     ];
-    let registered = registered();
-    let others: Vec<_> = registered.keys().map(|it| format!("{it}:")).collect();
+    let registered = REGISTERED.get().into_iter().flat_map(BTreeMap::keys);
+    let others: Vec<_> = registered.map(|it| format!("{it}:")).collect();
     known.extend(others.iter().map(String::as_str));
     let text = format!(
         "unknown scheme {scheme}: the known schemes are {}",
@@ -97,12 +100,16 @@ pub(super) fn register(scheme: &str, connector: Arc<Connector>) -> Result<()> {
     if is_known(scheme) {
         return refused("it is known already");
     }
-    // Another thread may have registered it in the meantime.
-    let mut registered = registered();
-    if registered.contains_key(scheme) {
-        drop(registered);
-        return refused("it is known already");
+    let mut known = false;
+    REGISTERED.update(|registered| {
+        let mut registered = registered.cloned().unwrap_or_default();
+        // Another thread may have registered it in the meantime.
+        known = registered.contains_key(scheme);
+        registered.insert(scheme.to_owned(), connector.clone());
+        (!known).then_some(registered)
+    });
+    match known {
+        true => refused("it is known already"),
+        false => Ok(()),
     }
-    registered.insert(scheme.to_owned(), connector);
-    Ok(())
 }

@@ -111,3 +111,48 @@ impl<T: Send + Sync> PerProcess<T> {
         }
     }
 }
+
+/// A value that any thread may replace, and that a forked child inherits. No mutex is involved,
+/// because a thread that does not exist in the child could have it.
+pub(crate) struct Inherited<T: 'static> {
+    current: AtomicPtr<T>,
+    _owns: PhantomData<T>,
+}
+
+impl<T: Send + Sync> Inherited<T> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            current: AtomicPtr::new(std::ptr::null_mut()),
+            _owns: PhantomData,
+        }
+    }
+
+    /// Returns the value, if one was set.
+    pub(crate) fn get(&'static self) -> Option<&'static T> {
+        // SAFETY: null, or a pointer of `Box::into_raw` in `update`. It is never freed, and only
+        // ever shared, and `T` is `Sync`.
+        unsafe { self.current.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Replaces the value by what `next` makes of it. Does not replace it if that is `None`. If
+    /// another thread was faster, `next` is called again. The old value is never freed, because
+    /// other threads may use it.
+    pub(crate) fn update(&'static self, mut next: impl FnMut(Option<&T>) -> Option<T>) {
+        loop {
+            let seen = self.current.load(Ordering::Acquire);
+            // SAFETY: as in `get`.
+            let Some(value) = next(unsafe { seen.as_ref() }) else {
+                return;
+            };
+            let fresh = Box::into_raw(Box::new(value));
+            let replaced =
+                self.current
+                    .compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire);
+            if replaced.is_ok() {
+                return;
+            }
+            // SAFETY: no other thread has seen `fresh`, so it can be taken back and dropped.
+            drop(unsafe { Box::from_raw(fresh) });
+        }
+    }
+}

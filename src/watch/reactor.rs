@@ -53,7 +53,7 @@ use tokio::runtime::{Handle, Id};
 use super::{DEFERS_TIMERS, Descriptor, News, Reading, Source, Watch};
 use crate::foreign::surviving;
 use crate::step;
-use crate::sys::fork::generation;
+use crate::sys::fork::{PerProcess, generation};
 
 /// How long the thread leaves an event to the task.
 const PATIENCE: Duration = Duration::from_millis(2);
@@ -312,11 +312,12 @@ fn register(events: Descriptor) -> Option<AsyncFd<Descriptor>> {
 ///
 /// A hook that another thread sets during this call may be lost.
 fn silently<T>(call: impl FnOnce() -> io::Result<T>) -> Option<io::Result<T>> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    static ONE_AT_A_TIME: PerProcess<Mutex<()>> = PerProcess::new(Mutex::default);
     if std::thread::panicking() {
         return None;
     }
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let one = ONE_AT_A_TIME.get().lock();
+    let _one = one.unwrap_or_else(PoisonError::into_inner);
     let usual = std::sync::Arc::new(std::panic::take_hook());
     let (kept, own) = (usual.clone(), std::thread::current().id());
     std::panic::set_hook(Box::new(move |panic| {
