@@ -23,6 +23,16 @@ pub trait Presence: Target {
     fn ledger(&self) -> &Arc<Ledger>;
 }
 
+/// What a process has left is deleted after this time, if nothing shows whether it lives.
+const OLD: Duration = Duration::from_secs(60);
+
+/// Returns whether a file or directory has not changed for a minute.
+fn is_old(entry: &std::fs::DirEntry) -> bool {
+    let changed = entry.metadata().and_then(|it| it.modified());
+    let age = changed.ok().and_then(|it| it.elapsed().ok());
+    age.is_some_and(|it| it > OLD)
+}
+
 /// The wait of one caller.
 #[doc(hidden)]
 pub struct PresencePending<C: Presence> {

@@ -5,7 +5,8 @@
 //! this.
 //!
 //! - `STANCHION_AT=kill:LockState:1` kills the process before the first passage of this step.
-//!   `STANCHION_AT=stop:Grant:3` stops it before the third.
+//!   `STANCHION_AT=stop:Grant:3` stops it before the third. `STANCHION_AT=hang:RenewClaim:1` lets
+//!   the thread hang there, as on a file server that does not answer.
 //! - `STANCHION_NO_INOTIFY=24` makes inotify fail with this error number.
 //! - `STANCHION_FAIL=AtomicSync:28` makes a step of an `AtomicFile` fail with this error number.
 //! - `STANCHION_NO_NAMELESS=1` disables `O_TMPFILE` for an `AtomicFile`.
@@ -200,9 +201,30 @@ pub(crate) fn rounds() -> u64 {
 /// What `STANCHION_AT` says.
 #[cfg(stanchion_test)]
 struct Order {
-    stop: bool,
+    fault: Fault,
     step: String,
     passages: AtomicUsize,
+}
+
+#[cfg(stanchion_test)]
+#[derive(Clone, Copy)]
+enum Fault {
+    Kill,
+    Stop,
+    Hang,
+}
+
+#[cfg(stanchion_test)]
+impl Fault {
+    fn happen(self) {
+        match self {
+            Self::Kill => crate::sys::host::end_or_stop_self(false),
+            Self::Stop => crate::sys::host::end_or_stop_self(true),
+            Self::Hang => loop {
+                std::thread::park();
+            },
+        }
+    }
 }
 
 #[cfg(stanchion_test)]
@@ -210,19 +232,24 @@ impl Order {
     fn read() -> Option<Self> {
         let text = std::env::var("STANCHION_AT").ok()?;
         let mut parts = text.split(':');
-        let stop = parts.next()? == "stop";
+        let fault = match parts.next()? {
+            "stop" => Fault::Stop,
+            "hang" => Fault::Hang,
+            _ => Fault::Kill,
+        };
         let step = parts.next()?.to_owned();
         let passages = parts.next().unwrap_or("1").parse().ok()?;
         let passages = AtomicUsize::new(passages);
         Some(Self {
-            stop,
+            fault,
             step,
             passages,
         })
     }
 }
 
-/// Kills or stops the process if this is the chosen passage of the chosen step.
+/// Kills or stops the process, or lets the thread hang, if this is the chosen passage of the chosen
+/// step.
 #[cfg(stanchion_test)]
 fn pass(step: fmt::Arguments<'_>) {
     static ORDER: OnceLock<Option<Order>> = OnceLock::new();
@@ -232,6 +259,6 @@ fn pass(step: fmt::Arguments<'_>) {
     // Counts down to the chosen passage. Below zero the counter wraps to numbers that are never
     // reached again.
     if step.to_string() == order.step && order.passages.fetch_sub(1, Ordering::SeqCst) == 1 {
-        crate::sys::host::end_or_stop_self(order.stop);
+        order.fault.happen();
     }
 }

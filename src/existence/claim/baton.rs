@@ -4,10 +4,10 @@ use std::fmt;
 use std::io;
 use std::io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, NotFound, PermissionDenied};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::Form;
 use super::record::names_record;
+use crate::existence::is_old;
 use crate::step::at_named;
 use crate::sys::dir::{Dir, Directory};
 use crate::sys::file;
@@ -20,8 +20,6 @@ const PLACE: &str = "baton";
 const FRESH: &str = "fresh.";
 /// The number of digits in a name.
 const DIGITS: usize = 20;
-/// A place that was never renamed to `baton` is deleted after this time.
-const OLD: Duration = Duration::from_secs(60);
 
 /// The state that the name of the baton contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -250,9 +248,7 @@ pub(super) fn sweep_old(directory: &Path) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let id = name.to_str().and_then(|it| it.strip_prefix(FRESH));
-        let age = |it: std::fs::Metadata| it.modified().ok()?.elapsed().ok();
-        let age = || entry.metadata().ok().and_then(age);
-        if id.and_then(Id::parse).is_some() && age().is_some_and(|it| it > OLD) {
+        if id.and_then(Id::parse).is_some() && is_old(&entry) {
             sweep(&entry.path());
         }
     }

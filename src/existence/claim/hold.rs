@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,6 +52,8 @@ struct State {
     draft: Option<Draft>,
     /// When the lock was last seen to be held.
     confirmed: Instant,
+    /// Whether the last check found that a renewal is overdue.
+    late: bool,
 }
 
 impl Hold {
@@ -60,8 +63,8 @@ impl Hold {
         own: Baton,
         draft: Draft,
         crashed: bool,
-    ) -> std::io::Result<Self> {
-        let id = draft.id().clone();
+    ) -> io::Result<Self> {
+        let (id, device) = (draft.id().clone(), draft.device());
         let held = HeldBaton {
             directory: claims.directory.clone(),
             own,
@@ -74,6 +77,7 @@ impl Hold {
             state: Mutex::new(State {
                 draft: Some(draft),
                 confirmed: Instant::now(),
+                late: false,
             }),
         });
         let hold = Self {
@@ -82,7 +86,7 @@ impl Hold {
             generation: generation(),
         };
         if hold.shared.expire.is_some() {
-            renewal::begin(&hold.shared)?;
+            renewal::begin(&hold.shared, device)?;
         }
         Ok(hold)
     }
@@ -140,7 +144,7 @@ impl Hold {
         baton::sweep_old(directory);
         match baton::delete_empty(directory) {
             Ok(()) => Ok(Removal::Removed),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Removal::Removed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Removal::Removed),
             // Another process came, or the directory contains other files.
             Err(_) => Ok(Removal::InUse),
         }
@@ -208,6 +212,23 @@ impl SharedHold {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns what writes a beat. Returns `None` if the hold is over or lost.
+    fn beat_writer(&self) -> Option<impl Fn(u64) -> io::Result<()> + use<>> {
+        let state = self.state();
+        let draft = state.draft.as_ref();
+        let draft = draft.filter(|_| self.watcher.loss().is_none())?;
+        Some(draft.beat_writer())
+    }
+
+    /// Returns how long the holder relies on a renewal.
+    fn limit(&self) -> Duration {
+        self.expire.map_or(Duration::MAX, |it| it / 4 * 3)
+    }
+
+    fn is_overdue(&self, state: &State) -> bool {
+        state.confirmed.elapsed() >= self.limit()
+    }
+
     /// Ends the hold. Returns its record, unless it was over before. Callers that still wait for a
     /// loss stay pending.
     fn end(&self) -> Option<Draft> {
@@ -222,16 +243,18 @@ impl Renew for SharedHold {
         self.expire.map_or(Duration::MAX, |it| it / 3)
     }
 
-    /// Renews the record, and checks that the lock is still held. Runs on the thread that renews.
+    /// Renews the record, and checks that the lock is still held. Runs on the thread that renews the
+    /// holds on this file system.
     fn renew(&self) -> bool {
         let begun = Instant::now();
-        let Some(write) = self.state().draft.as_ref().map(Draft::beat_writer) else {
+        let Some(write) = self.beat_writer() else {
             return false;
         };
         // Not under the mutex, because the file system may take long.
         let count = self.beats.fetch_add(1, Ordering::Relaxed) + 1;
         let held = self.watcher.watched();
-        let outcome = (write(count), held.own.is_there(&held.directory));
+        let written = at_named("RenewClaim").and_then(|()| write(count));
+        let outcome = (written, held.own.is_there(&held.directory));
         let mut state = self.state();
         let loss = match outcome {
             (_, Ok(false)) => None,
@@ -241,17 +264,32 @@ impl Renew for SharedHold {
             }
             // If the baton cannot be looked at, or the beat cannot be written, another process may
             // soon take over.
-            _ if self
-                .expire
-                .is_some_and(|it| state.confirmed.elapsed() >= it / 4 * 3) =>
-            {
-                Some(Loss::Expired)
-            }
+            _ if self.is_overdue(&state) => Some(Loss::Expired),
             _ => return true,
         };
         drop(state);
         self.watcher.lose(loss.unwrap_or_else(|| held.why()));
         false
+    }
+
+    /// If the renewal is overdue twice in a row, it hangs, or waits behind one that hangs. Once may
+    /// be after a pause of the whole process, where the renewal comes next.
+    fn check(&self) -> Option<Instant> {
+        let mut state = self.state();
+        if state.draft.is_none() || self.watcher.loss().is_some() {
+            return None;
+        }
+        let overdue = self.is_overdue(&state);
+        if overdue && state.late {
+            drop(state);
+            self.watcher.lose(Loss::Expired);
+            return None;
+        }
+        state.late = overdue;
+        match overdue {
+            true => Instant::now().checked_add(self.pace() / 2),
+            false => state.confirmed.checked_add(self.limit()),
+        }
     }
 }
 

@@ -31,6 +31,8 @@
 //! - **Try.** List. If the baton is free, or its holder is *gone* (its process has provably ended,
 //!   or it has *expired*), write a record, and rename the baton to a greater number with our ID. If
 //!   the source is gone, list again.
+//! - **Denied.** A waiter that may not read the record of the holder sees neither its process nor its
+//!   beat. It waits for the baton, and never takes it over.
 //! - **Former.** A hold of this process from before it executed another program is former. Without
 //!   an expiry it is an error, because the process would wait for itself. It is never taken over as
 //!   gone.
@@ -38,8 +40,10 @@
 //!   allows. A waiter measures this with its own clock and at least [`LOOKS`] looks. Clocks of two
 //!   processes are never compared. Time between two looks counts only up to a step, so a machine
 //!   that was stopped as a whole takes the lock from no holder.
-//! - **Hold.** With an expiry, the beat is renewed at a third of it. A thread of its own does this,
-//!   so that a task that blocks its runtime keeps the lock.
+//! - **Hold.** With an expiry, the beat is renewed at a third of it. A thread for each file system
+//!   does this, so that a task that blocks its runtime keeps the lock, and a file server that does
+//!   not answer stops no renewal elsewhere. Another thread, which uses no file, reports a renewal that
+//!   takes too long as a loss.
 //! - **Leave.** Rename the baton to its number and `free`, then delete the record. If the source is
 //!   gone, the lock was taken over, and nothing is changed.
 //! - **Heal.** If there is no baton in the place, for whatever reason, replace the place by a new
@@ -55,17 +59,18 @@
 //! 3. The number grows with every grant.
 //! 4. No grant depends on an outdated look: the rename itself decides.
 //! 5. A record is deleted only by its owner, when the baton does not have its ID; by the process
-//!    that has taken the baton from it; or when its owner is gone and is not the holder. So the
-//!    record of the holder exists, and others can learn of its death.
+//!    that has taken the baton from it; or when its owner is gone and is not the holder. An unfinished
+//!    record counts as one whose owner is gone after a minute; a writer that comes later than that
+//!    writes another one. So the record of the holder exists, and others can learn of its death.
 //!
 //! # After a crash
 //!
 //! At every step the baton is either free or has the ID of a holder that is gone. The holder keeps
 //! its record open for writing, so its death closes the record, which is an event. On another host,
 //! or in another pid namespace, only the expiry shows the death. Without an expiry the lock stays
-//! held forever. A record may remain, or a place that was never renamed. The next process that
-//! acquires the lock deletes records whose process has provably ended, and such places if they are
-//! older than a minute.
+//! held forever. A record may remain, perhaps unfinished, or a place that was never renamed. The next
+//! process that acquires the lock deletes records whose process has provably ended. It deletes
+//! unfinished records and such places if they are older than a minute.
 //!
 //! # Fairness
 //!
@@ -108,10 +113,14 @@ mod renewal;
 use baton::Baton;
 use hold::Hold;
 pub(crate) use lock::{ClaimLock, capabilities, check_expiry};
-use record::{Draft, Record};
+use record::{Draft, Look, Record};
 
 /// How many looks must see an unchanged beat before a holder counts as expired.
 const LOOKS: u32 = 4;
+
+/// Why a holder has no name.
+const MISSING: &str = "its record is missing";
+const DENIED: &str = "this process may not read its record";
 
 /// How often in a row a baton may be gone from where it was seen.
 const TRIES: usize = 1000;
@@ -221,38 +230,53 @@ impl Claims {
         Ok(None)
     }
 
+    fn record_of(&self, holder: &Id) -> Result<Look> {
+        let look = Record::look(&self.directory, holder);
+        look.map_err(|e| self.io("read the record of the holder in", e))
+    }
+
     /// Decides whether the lock can be acquired.
     fn judge(&self, baton: &Baton, memory: &mut Memory) -> Result<Verdict> {
         let Some(holder) = baton.holder() else {
             return Ok(Verdict::Take(false));
         };
-        let record = Record::read(&self.directory, holder);
-        let record = record.map_err(|e| self.io("read the record of the holder in", e))?;
+        let place = baton::place(&self.directory);
+        let mut sources = vec![EventSource::Name(place, None, Seen::Baton)];
+        let record = match self.record_of(holder)? {
+            Look::Read(record) => Some(record),
+            Look::Missing => None,
+            // Its beat cannot be seen either. So it must not count as silent.
+            Look::Denied => {
+                return Ok(Verdict::Refused(Refusal {
+                    owner: Some(Owner::unidentified(DENIED)),
+                    wakes: Wakes::Events(sources),
+                    within: None,
+                }));
+            }
+        };
         let limit = match &record {
             Some(record) => record.limit(self.expire),
             // Acquired or released meanwhile. If not, another program has deleted the record, and
             // only the expiry counts.
             None => self.expire,
         };
-        let copied = record.as_ref().is_some_and(Record::is_copy);
-        match record.as_ref().map(Record::fate) {
+        let copied = record.as_ref().is_some_and(|it| it.is_copy());
+        match record.as_ref().map(|it| it.fate()) {
             Some(Fate::Gone) => return Ok(Verdict::Take(!copied)),
             // With an expiry its silence frees the lock.
             Some(Fate::Former) if limit.is_none() => return Err(waits_for_itself(&self.directory)),
             Some(Fate::Former | Fate::Alive) | None => {}
         }
-        let beat = record.as_ref().map_or(&[][..], Record::beat);
+        let beat = record.as_ref().map_or(&[][..], |it| it.beat());
         if has_expired(holder, beat, limit, memory) {
             return Ok(Verdict::Take(!copied));
         }
-        let place = baton::place(&self.directory);
-        let mut sources = vec![EventSource::Name(place, None, Seen::Baton)];
         let owner = match record {
             Some(record) => {
                 sources.extend(record.events(&self.directory, holder));
                 record.into_owner()
             }
-            None => Owner::unidentified("its record is missing"),
+            None => Owner::unidentified(MISSING),
         };
         Ok(Verdict::Refused(Refusal {
             owner: Some(owner),
@@ -320,12 +344,11 @@ impl Claims {
         let Some(holder) = baton.holder() else {
             return Ok((None, baton.number()));
         };
-        let record = Record::read(&self.directory, holder);
-        let record = record.map_err(|e| self.io("read the record of the holder in", e))?;
-        let holder = match record {
-            Some(record) if record.fate() == Fate::Gone => None,
-            Some(record) => Some(record.into_owner()),
-            None => Some(Owner::unidentified("its record is missing")),
+        let holder = match self.record_of(holder)? {
+            Look::Read(record) if record.fate() == Fate::Gone => None,
+            Look::Read(record) => Some(record.into_owner()),
+            Look::Missing => Some(Owner::unidentified(MISSING)),
+            Look::Denied => Some(Owner::unidentified(DENIED)),
         };
         Ok((holder, baton.number()))
     }

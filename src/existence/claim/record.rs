@@ -12,6 +12,9 @@
 //! the owner began to acquire, in microseconds since the epoch, for status only. The last line is
 //! that of every owner. What is missing or invalid is unknown. The owner of such a record is never
 //! known to be gone, and the waiter's own expiry applies to it.
+//!
+//! The record ends with a newline. A record without it is *unfinished*: its writer has died, the disk
+//! is full, or the writer is about to write it.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -19,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::existence::is_old;
 use crate::file::wait::EventSource;
 use crate::owner::{Fate, Recorded, identity};
 use crate::status::Owner;
@@ -39,6 +43,16 @@ const BEAT_AT: u64 = VERSION.len() as u64 + 1 + 5;
 /// More than the length of any record.
 const LONGEST: usize = 2048;
 
+/// What a look at the record of a hold shows.
+#[derive(Debug)]
+pub(super) enum Look {
+    Read(Box<Record>),
+    /// There is no record.
+    Missing,
+    /// This process may not read it. So it sees neither the owner nor the beat.
+    Denied,
+}
+
 /// A record that was read.
 #[derive(Debug)]
 pub(super) struct Record {
@@ -53,8 +67,18 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Looks at the record of a hold.
+    pub(super) fn look(directory: &Path, id: &Id) -> io::Result<Look> {
+        match Self::read(directory, id) {
+            Ok(Some(record)) => Ok(Look::Read(Box::new(record))),
+            Ok(None) => Ok(Look::Missing),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Look::Denied),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads the record of a hold. Returns `None` if there is none.
-    pub(super) fn read(directory: &Path, id: &Id) -> io::Result<Option<Self>> {
+    fn read(directory: &Path, id: &Id) -> io::Result<Option<Self>> {
         let Some(open) = file::open_to_read(&record_path(directory, id))? else {
             return Ok(None);
         };
@@ -103,6 +127,13 @@ impl Record {
         self.fate() == Fate::Gone
     }
 
+    /// Returns whether its writer did not write it to the end. After a loss of power, a file may
+    /// contain zeros.
+    fn is_unfinished(&self) -> bool {
+        let zeros = self.text.iter().all(|it| *it == 0);
+        zeros || self.text.len() < LONGEST && !self.text.ends_with(b"\n")
+    }
+
     /// Returns after which silence the holder counts as expired: what the record says, else
     /// `otherwise`.
     pub(super) fn limit(&self, otherwise: Option<Duration>) -> Option<Duration> {
@@ -146,14 +177,20 @@ pub(super) fn names_record(name: &str) -> bool {
     id_in_name(name).is_some()
 }
 
-/// Deletes the records of processes that have provably ended, except that of the hold `own`.
+/// Deletes the records of processes that have provably ended, and unfinished records that are old.
+/// Keeps that of the hold `own`.
+///
+/// The caller holds the lock, or has deleted the baton. So no other record is the holder's. A writer
+/// that was stopped before it wrote finds out in [`Draft::create`].
 pub(super) fn sweep(directory: &Path, own: Option<&Id>) {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let all: Vec<_> = entries
-        .filter_map(|it| id_in_name(it.file_name().to_str()?))
-        .collect();
-    for id in all.iter().filter(|id| Some(*id) != own) {
-        if matches!(Record::read(directory, id), Ok(Some(record)) if record.is_gone()) {
+    let id = |it: &std::fs::DirEntry| id_in_name(it.file_name().to_str()?);
+    let all: Vec<_> = entries.filter_map(|it| Some((id(&it)?, it))).collect();
+    for (id, entry) in all.iter().filter(|(id, _)| Some(id) != own) {
+        let Ok(Some(record)) = Record::read(directory, id) else {
+            continue;
+        };
+        if record.is_gone() || record.is_unfinished() && is_old(entry) {
             Record::delete(directory, id);
         }
     }
@@ -166,6 +203,8 @@ pub(super) struct Draft {
     /// The text, without the file that it is written to.
     text: String,
     file: Option<Arc<Private>>,
+    /// The device of the file.
+    device: u64,
     directory: PathBuf,
     generation: u32,
 }
@@ -187,6 +226,7 @@ impl Draft {
             id: Id::fresh(),
             text,
             file: None,
+            device: 0,
             directory: directory.to_path_buf(),
             generation: generation(),
         };
@@ -197,16 +237,29 @@ impl Draft {
 
     fn create(&mut self) -> io::Result<()> {
         let path = record_path(&self.directory, &self.id);
-        let file = Private::new(Dir::make_record(&path)?);
-        let inode = file::id_of(&file)?.inode;
-        let text = format!("{} file={inode}\n", self.text);
-        (&*file).write_all(text.as_bytes())?;
-        self.file = Some(Arc::new(file));
-        Ok(())
+        let file = Arc::new(Private::new(Dir::make_record(&path)?));
+        // From here on, the drop of this draft deletes the file, also if it cannot be written.
+        self.file = Some(file.clone());
+        let id = file::id_of(&file)?;
+        self.device = id.device;
+        at_named("FillRecord")?;
+        let text = format!("{} file={}\n", self.text, id.inode);
+        (&**file).write_all(text.as_bytes())?;
+        // If this process was stopped before it wrote, another one may have deleted the empty file.
+        // No other process creates a file of this name.
+        match file::id_at(&path)? {
+            Some(_) => Ok(()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     pub(super) fn id(&self) -> &Id {
         &self.id
+    }
+
+    /// Returns the device that the record is on.
+    pub(super) fn device(&self) -> u64 {
+        self.device
     }
 
     /// Writes the record again if it is not there: another program has deleted it, or the directory

@@ -68,7 +68,7 @@ use super::PidConfig;
 use crate::address::Address;
 use crate::backend::Hold;
 use crate::error::{Error, ErrorKind, Result};
-use crate::existence::{Keeper, Keeping, Presence, Stillness};
+use crate::existence::{Keeper, Keeping, Presence, Stillness, is_old};
 use crate::file::wait::{EventSource, Outcome, Refusal, Target, WaitConfig, Wakes};
 use crate::ledger::Ledger;
 use crate::loss::{Loss, Lost};
@@ -92,8 +92,6 @@ const LONGEST: usize = 8192;
 const GRACE: Duration = Duration::from_secs(5);
 /// How many looks must have seen it.
 const LOOKS: u32 = 4;
-/// A draft without a record in it is deleted after this time.
-const OLD: Duration = Duration::from_secs(60);
 /// How many heirs in a row may have died during a takeover.
 const GENERATIONS: usize = 64;
 /// How often in a row another process may be faster.
@@ -576,14 +574,12 @@ impl Drop for PidHold {
     }
 }
 
-/// Returns whether this is a draft that has not changed for a minute.
+/// Returns whether this is a draft that its writer has left long ago.
 fn is_old_draft(entry: &std::fs::DirEntry) -> bool {
     let name = entry.file_name();
     let id = name.to_str().and_then(|it| it.rsplit_once(".new."));
     let named = id.is_some_and(|(_, id)| Id::parse(id).is_some());
-    let file = entry.metadata().ok().filter(std::fs::Metadata::is_file);
-    let age = file.and_then(|it| it.modified().ok()?.elapsed().ok());
-    named && age.is_some_and(|it| it > OLD)
+    named && entry.file_type().is_ok_and(|it| it.is_file()) && is_old(entry)
 }
 
 /// Parses a pid file. Returns `None` if it is none.
