@@ -4,6 +4,8 @@
 
 #[path = "crew/mod.rs"]
 mod crew;
+#[path = "processes/forks_alone.rs"]
+mod forks_alone;
 #[path = "processes/queue.rs"]
 mod queue;
 #[path = "processes/taker.rs"]
@@ -216,6 +218,38 @@ fn p34_a_permit_used_in_a_forked_child_touches_no_mutex_of_the_parent() {
     assert_eq!(crew.ask(parent, "forks-with-permits"), "all ended");
 }
 
+/// Runs a child program that forks by itself.
+#[track_caller]
+fn forks_alone(what: &str) {
+    let place = crew::scratch();
+    let mut command = crew::program("alone");
+    command.env("FORKS_WHAT", what);
+    command.env("FORKS_PATH", place.path().join("it"));
+    assert_eq!(crew::last_words(&mut command), ["well"]);
+}
+
+/// The task has not learned yet that the commit has ended.
+#[test]
+fn p34_a_forked_child_keeps_a_file_with_the_number_of_one_that_was_committed() {
+    forks_alone("commit");
+}
+
+#[test]
+fn p34_a_guard_dropped_in_a_child_without_a_free_descriptor_closes_no_other_file() {
+    forks_alone("full");
+}
+
+#[test]
+fn p34_a_forked_child_has_its_own_locks_in_memory() {
+    forks_alone("memory");
+}
+
+/// A thread of the parent may have any mutex at the moment of the fork.
+#[test]
+fn p34_a_forked_child_touches_no_mutex_of_locks_in_memory() {
+    forks_alone("storm");
+}
+
 /// The open files of the lock, its queue and its events.
 fn open_files(crew: &mut Crew, who: Who, command: &str) -> Vec<String> {
     crew.tell(who, command);
@@ -280,5 +314,5 @@ fn p34_a_forked_child_has_no_file_that_carries_a_lock() {
 #[test]
 #[ignore = "a child program"]
 fn child() {
-    crew::child::run(&[("taker", taker::main)]);
+    crew::child::run(&[("taker", taker::main), ("alone", forks_alone::main)]);
 }

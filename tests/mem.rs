@@ -442,3 +442,98 @@ fn a_reduction_waits_longer_than_the_limit_of_the_options() {
     });
     assert_eq!(semaphore.limit(), 1);
 }
+
+/// Nobody could ever get these permits, and the waiters behind would wait for them.
+#[test]
+fn p55_a_reduction_refuses_waiters_that_want_more_than_is_left() {
+    let semaphore = Memory::new().semaphore("a", 5).expect("a semaphore");
+    let all = enters(semaphore.acquire_many(5));
+    let mut fewer = Polled::pending(semaphore.resize(2));
+    let mut big = waits(semaphore.acquire_many(3));
+    let dropped = waits(semaphore.acquire_many(4));
+    let mut other = Polled::pending(semaphore.resize(1));
+    let mut small = waits(semaphore.acquire_many(1));
+    drop(all);
+    assert!(fewer.poll().is_ready());
+    assert_eq!(big.rings(), 1);
+    assert_eq!(dropped.rings(), 1);
+    let waiters = semaphore.status().expect("a status").waiters;
+    assert_eq!(waiters.len(), 1, "the small one");
+    let error = assert_ready!(big.poll()).expect_err("too many");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("3 permits"), "{error}");
+    drop(dropped);
+    // It asked for five permits as well. Now it asks for two, behind the small one.
+    assert!(other.poll().is_pending());
+    drop(assert_ready!(small.poll()).expect("its turn"));
+    other.finish().expect("reduced");
+    assert_eq!(semaphore.limit(), 1);
+}
+
+#[test]
+fn p64_a_reduction_refuses_a_frozen_waiter_too() {
+    let semaphore = memory().semaphore("a", 5).expect("a semaphore");
+    let all = enters(semaphore.acquire_many(5));
+    let mut frozen = waits(semaphore.acquire_many(3));
+    let mut next = waits(semaphore.acquire());
+    drop(all);
+    let one = next.finish().expect("after the window");
+    let mut fewer = Polled::pending(semaphore.resize(2));
+    drop(one);
+    fewer.finish().expect("all are back");
+    assert_eq!(kind_of(frozen.finish()), ErrorKind::InvalidInput);
+    drop(enters(semaphore.acquire_many(2)));
+}
+
+/// The limit is looked at and the queue is entered in one step.
+#[test]
+fn p55_requests_meet_reductions() {
+    const ROUNDS: usize = 20_000;
+    let semaphore = Memory::new().semaphore("a", 5).expect("a semaphore");
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    match Polled::new(semaphore.acquire_many(5)).finish() {
+                        Ok(all) => drop(all),
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::InvalidInput),
+                    }
+                }
+            });
+        }
+        let resize = |permits| Polled::new(semaphore.resize(permits)).finish();
+        for _ in 0..ROUNDS {
+            resize(2).expect("reduced");
+            // A waiter for five permits would be before this one.
+            drop(Polled::new(semaphore.acquire()).finish().expect("its turn"));
+            resize(5).expect("raised");
+        }
+    });
+    drop(enters(semaphore.acquire_many(5)));
+}
+
+#[test]
+fn p62_a_stream_of_changes_keeps_one_waker() {
+    let lock = Memory::new().lock("a").expect("a lock");
+    let mut changes = lock.changes();
+    drop(assert_ready!(Polled::new(changes.next()).poll()));
+    let mut next = Polled::pending(changes.next());
+    for _ in 0..100 {
+        assert!(next.poll().is_pending());
+    }
+    let bell = next.bell.clone();
+    // Of `bell` and `next`, and in the queue.
+    assert_eq!(Arc::strong_count(&bell), 3);
+    drop(next);
+    drop(changes);
+    assert_eq!(Arc::strong_count(&bell), 1);
+}
+
+#[test]
+fn changes_begin_with_the_status() {
+    let semaphore = Memory::new().semaphore("a", 3).expect("a semaphore");
+    let mut changes = semaphore.changes();
+    let first = assert_ready!(Polled::new(changes.next()).poll());
+    let first = first.expect("it never ends").expect("a status");
+    assert_eq!(first, semaphore.status().expect("a status"));
+}

@@ -46,6 +46,7 @@ pub use options::{PidConfig, PidOptions};
 /// - So does a file that contains only a pid. [`PidConfig::bare_pids`] changes that.
 /// - A holder from before a reboot counts as gone only on a local file system and with the same
 ///   machine ID.
+/// - So does a file that this process may not read.
 /// - An empty file counts as held, because its writer may be about to write. A waiter takes it over
 ///   when it has not changed for five seconds.
 ///

@@ -523,13 +523,13 @@ impl Hold for FileHold {
         let target = &self.shared.target;
         let begin =
             || LossWatcher::begin(target.path().to_owned(), self.id, target.config().events());
-        let watcher = self.watcher.get_or_init(begin).clone();
+        let listener = self.watcher.get_or_init(begin).listen();
         let mut over = self.over.as_ref().map(AnyGuard::lost);
         Lost::new(std::future::poll_fn(move |cx| {
             let over = over.as_mut().map(|it| Pin::new(it).poll(cx));
             match over {
                 Some(lost @ Poll::Ready(_)) => lost,
-                _ => watcher.poll(cx.waker()),
+                _ => listener.poll(cx.waker()),
             }
         }))
     }

@@ -106,8 +106,13 @@ impl World {
         match self.is_here() {
             true => Ok(()),
             false => {
-                let text = "this lock in memory is from before a fork; create another Memory in the child";
-                Err(Error::at(ErrorKind::Unsupported, text, format!("mem:{}", self.label)))
+                let text =
+                    "this lock in memory is from before a fork; create another Memory in the child";
+                Err(Error::at(
+                    ErrorKind::Unsupported,
+                    text,
+                    format!("mem:{}", self.label),
+                ))
             }
         }
     }
@@ -356,7 +361,7 @@ impl Line {
         self.refuse_copy()?;
         let waker = SafeWaker::of(waker);
         let polled = self.locked(|state| state.poll(place, waker));
-        polled.map(|it| it.or_else(|refused| Err(self.refusal(refused))))
+        polled.map_err(|refused| self.refusal(refused))
     }
 
     fn refusal(&self, refused: Refused) -> Error {

@@ -5,6 +5,7 @@
 //! neither reads nor locks. After every event, and once a second, it is compared with what it
 //! should be. The first loss stays.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -51,7 +52,19 @@ pub(crate) struct LossWatcher<S = Named> {
 struct State {
     watch: Option<WatchId>,
     wakers: Vec<SafeWaker>,
+    /// The last number of a listener.
+    last: u64,
+    /// The wakers of the listeners.
+    listeners: BTreeMap<u64, SafeWaker>,
     over: bool,
+}
+
+impl State {
+    fn take_wakers(&mut self) -> Vec<SafeWaker> {
+        let mut wakers = std::mem::take(&mut self.wakers);
+        wakers.extend(std::mem::take(&mut self.listeners).into_values());
+        wakers
+    }
 }
 
 /// Returns the loss of the file that was locked as `id` at this path. If the path cannot be looked
@@ -103,7 +116,7 @@ impl<S: Watched> LossWatcher<S> {
     /// Begins to watch, at the first call.
     pub(crate) fn start(self: &Arc<Self>) {
         // In a forked child the watch belongs to the parent.
-        if self.generation == generation() && self.watcher_id.get().is_none() {
+        if self.is_here() && self.watcher_id.get().is_none() {
             let weak = Arc::downgrade(self);
             self.watcher_id.get_or_init(|| watch().enroll(weak));
             self.look();
@@ -119,25 +132,55 @@ impl<S: Watched> LossWatcher<S> {
         self.latch.get().copied()
     }
 
+    /// Returns a future's part of this. Dropping it drops the future's waker.
+    pub(crate) fn listen(self: &Arc<Self>) -> Listener<S> {
+        let mut number = 0;
+        if self.is_here() {
+            let mut state = self.state();
+            state.last += 1;
+            number = state.last;
+        }
+        Listener {
+            watcher: self.clone(),
+            number,
+        }
+    }
+
+    /// Polls for a loss. The waker is kept until the loss or the release.
     pub(crate) fn poll(&self, waker: &Waker) -> Poll<Loss> {
+        self.poll_with(waker, |state, waker| {
+            if state.wakers.iter().any(|kept| kept.will_wake(&waker)) {
+                return Some(waker);
+            }
+            state.wakers.push(waker);
+            None
+        })
+    }
+
+    /// Polls for a loss. `keep` keeps the waker, and returns one that is not needed.
+    fn poll_with(
+        &self,
+        waker: &Waker,
+        keep: impl FnOnce(&mut State, SafeWaker) -> Option<SafeWaker>,
+    ) -> Poll<Loss> {
         // In a forked child nothing of this is ours, and the mutex may stay locked forever.
-        if self.generation != generation() {
+        if !self.is_here() {
             return Poll::Pending;
         }
-        // Declared before the mutex is locked, so that a waker that is not needed is dropped after
-        // it is unlocked.
-        let mut waker = Some(SafeWaker::of(waker));
+        let waker = SafeWaker::of(waker);
         let mut state = self.state();
-        if let Some(loss) = self.latch.get() {
-            return Poll::Ready(*loss);
-        }
-        let known = |it: &SafeWaker| state.wakers.iter().any(|kept| kept.will_wake(it));
-        if !state.over
-            && let Some(waker) = waker.take_if(|it| !known(it))
-        {
-            state.wakers.push(waker);
-        }
-        Poll::Pending
+        let (loss, unused) = match self.latch.get() {
+            Some(loss) => (Poll::Ready(*loss), Some(waker)),
+            None if state.over => (Poll::Pending, Some(waker)),
+            None => (Poll::Pending, keep(&mut state, waker)),
+        };
+        drop(state);
+        drop(unused);
+        loss
+    }
+
+    fn is_here(&self) -> bool {
+        self.generation == generation()
     }
 
     /// Reports a loss that was found elsewhere. Does nothing after the release.
@@ -147,19 +190,19 @@ impl<S: Watched> LossWatcher<S> {
             return;
         }
         self.latch.get_or_init(|| loss);
-        let wakers = std::mem::take(&mut state.wakers);
+        let wakers = state.take_wakers();
         drop(state);
         wakers.into_iter().for_each(SafeWaker::wake);
     }
 
     /// Ends the watch at the release. Callers that still wait for a loss stay pending.
     pub(crate) fn end(&self) {
-        if self.generation != generation() {
+        if !self.is_here() {
             return;
         }
         let mut state = self.state();
         state.over = true;
-        let wakers = std::mem::take(&mut state.wakers);
+        let wakers = state.take_wakers();
         let watched = state.watch.take();
         drop(state);
         drop(wakers);
@@ -195,6 +238,31 @@ impl<S: Watched> LossWatcher<S> {
                 // If there is no timer, the watch must suffice.
                 let _ = watch().arm(watcher_id, Instant::now() + COMPARE_EVERY);
             }
+        }
+    }
+}
+
+/// A future that waits for the loss.
+pub(crate) struct Listener<S: Watched = Named> {
+    watcher: Arc<LossWatcher<S>>,
+    /// Its key in the list of wakers.
+    number: u64,
+}
+
+impl<S: Watched> Listener<S> {
+    /// Polls for the loss. A waker of an earlier poll is replaced.
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Loss> {
+        self.watcher.poll_with(waker, |state, waker| {
+            state.listeners.insert(self.number, waker)
+        })
+    }
+}
+
+impl<S: Watched> Drop for Listener<S> {
+    fn drop(&mut self) {
+        if self.watcher.is_here() {
+            let waker = self.watcher.state().listeners.remove(&self.number);
+            drop(waker);
         }
     }
 }
@@ -278,6 +346,26 @@ mod tests {
         assert_eq!(place.watches(), 1, "that was another one's");
         place.watcher.end();
         assert_eq!(place.watches(), 0);
+    }
+
+    #[test]
+    fn p62_a_future_that_is_dropped_leaves_no_waker() {
+        struct Bell;
+        impl std::task::Wake for Bell {
+            fn wake(self: Arc<Self>) {}
+        }
+        let (place, bell) = (Place::new(true), Arc::new(Bell));
+        let listener = place.watcher.listen();
+        for _ in 0..3 {
+            assert!(listener.poll(&bell.clone().into()).is_pending());
+            assert_eq!(Arc::strong_count(&bell), 2);
+        }
+        let other = place.watcher.listen();
+        assert!(other.poll(&bell.clone().into()).is_pending());
+        assert_eq!(Arc::strong_count(&bell), 3);
+        drop((listener, other));
+        assert_eq!(Arc::strong_count(&bell), 1);
+        place.watcher.end();
     }
 
     #[test]

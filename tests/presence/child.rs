@@ -7,6 +7,8 @@
 //! | `release` | `released`, or `failed kind text` |
 //! | `is-held` | `yes` or `no` |
 //! | `watch` | `watching`, and when the lock is lost: `lost reason` |
+//! | `beside PATH` | takes the lock of another path as well: `beside`. When that is lost: `beside lost reason` |
+//! | `let-go` | releases that: `let-go` |
 //! | `crowd COUNT` | that many tasks begin to wait, half of them with a handle of their own: `waiting` |
 //! | `drop COUNT` | that many of them are dropped: `dropped` |
 //! | `serve` | the others acquire and release: `served COUNT` |
@@ -78,7 +80,7 @@ pub(crate) fn main() {
         .build()
         .expect("a runtime");
     let lock = open(&path);
-    let mut guard = None;
+    let (mut guard, mut beside) = (None, None);
     let mut crowd = Vec::new();
     say("ready");
     let mut lines = std::io::stdin().lock().lines();
@@ -103,6 +105,17 @@ pub(crate) fn main() {
                 let lost = guard.as_ref().expect("held").lost();
                 runtime.spawn(async move { say(format_args!("lost {:?}", lost.await)) });
                 say("watching");
+            }
+            ["beside", path] => {
+                let taken = runtime.block_on(open(Path::new(path)).acquire());
+                let taken = beside.insert(taken.expect("the lock"));
+                let lost = taken.lost();
+                runtime.spawn(async move { say(format_args!("beside lost {:?}", lost.await)) });
+                say("beside");
+            }
+            ["let-go"] => {
+                drop(beside.take());
+                say("let-go");
             }
             ["crowd", count] => {
                 crowd = runtime.block_on(begin_to_wait(&lock, &path, number(count)));

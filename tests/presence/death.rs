@@ -95,6 +95,7 @@ fn steps(kind: Kind) -> &'static [&'static str] {
             "MakeBaton",
             "PlaceClaims",
             "WriteRecord",
+            "FillRecord",
             "TakeBaton",
             "FreeBaton",
             "DeleteRecord",
@@ -261,7 +262,7 @@ fn p48_a_holder_that_was_stopped_beyond_its_expiry_learns_that_it_has_lost() {
 }
 
 /// How often the holder of this claim has renewed it.
-fn beats(path: &Path) -> u64 {
+pub(crate) fn beats(path: &Path) -> u64 {
     let entries = std::fs::read_dir(path.with_extension("lock.claim")).expect("claims");
     let texts = entries.filter_map(|it| std::fs::read_to_string(it.expect("an entry").path()).ok());
     let beat = |text: String| text.lines().nth(1)?.strip_prefix("beat ")?.parse().ok();
@@ -288,4 +289,39 @@ fn p47_a_living_holder_is_never_robbed() {
         holder.release();
         assert!(!held(&other.hear()).1);
     }
+}
+
+/// The holder learns of a renewal that hangs, and its claims on other file systems are renewed.
+#[test]
+#[cfg(stanchion_test)]
+fn p47_a_file_system_that_hangs_stops_no_renewal_elsewhere() {
+    use std::os::unix::fs::MetadataExt;
+    let kind = Kind::Mkdir;
+    let (near, path) = place();
+    let memory = Path::new("/dev/shm");
+    let device = |path: &Path| path.metadata().map(|it| it.dev()).ok();
+    let other = Some(memory).filter(|it| ![None, device(near.path())].contains(&device(it)));
+    let memory = need!(other.or_else(|| crate::skip::skip("needs a second file system")));
+    let far = crate::crew::scratch_in(memory);
+    let far = |name: &str| far.path().join(name);
+    // As for the holder that is never robbed.
+    let expire = ("PRESENCE_EXPIRE", "6000");
+    let hangs = ("STANCHION_AT", "hang:RenewClaim:1");
+    let mut holder = Member::with(kind, &far("it.lock"), &[expire, hangs]);
+    holder.acquire();
+    assert_eq!(holder.ask("watch"), "watching");
+    // Another claim there waits for the same thread.
+    let behind = format!("beside {}", far("behind.lock").display());
+    assert_eq!(holder.ask(&behind), "beside");
+    holder.expect("lost Expired");
+    holder.expect("beside lost Expired");
+    let near = format!("beside {}", path.display());
+    assert_eq!(holder.ask(&near), "beside");
+    let mut other = Member::with(kind, &path, &[expire]);
+    other.tell("acquire");
+    until("it has lived longer than its expiry", || beats(&path) > 4);
+    assert!(other.says_nothing());
+    assert!(holder.says_nothing());
+    assert_eq!(holder.ask("let-go"), "let-go");
+    assert!(!held(&other.hear()).1);
 }

@@ -4,7 +4,8 @@
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use crate::crew::{Member, scratch};
+use crate::crew::{Member, scratch, until};
+use crate::death::beats;
 use crate::family::Kind;
 use crate::skip::root;
 
@@ -94,5 +95,46 @@ fn p58_the_umask_decides_for_users_that_may_not_use_the_lock() {
                 assert!(bits & !others == 0, "{entry:?}: {bits:o}");
             }
         }
+    }
+}
+
+/// What a user may not read, it can neither judge nor take over. But it can wait.
+#[test]
+fn p58_a_record_that_a_user_may_not_read_is_waited_for() {
+    need!(root());
+    for kind in KINDS {
+        let home = scratch();
+        chown(home.path(), Some(60_001), None).expect("an owner");
+        std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o755)).expect("a mode");
+        let path = home.path().join("it.lock");
+        let expire = ("PRESENCE_EXPIRE", "500");
+        let mut root = Member::with(kind, &path, &[expire]);
+        assert!(!held(root.ask("acquire")));
+        let claims = path.with_extension("lock.claim");
+        let record = match kind {
+            Kind::Pid => path.clone(),
+            _ => {
+                let mut entries = std::fs::read_dir(&claims).expect("claims");
+                let record = entries.find_map(|it| {
+                    let path = it.expect("an entry").path();
+                    path.is_file().then_some(path)
+                });
+                record.expect("a record")
+            }
+        };
+        chown(&record, Some(0), Some(0)).expect("an owner");
+        std::fs::set_permissions(&record, PermissionsExt::from_mode(0o600)).expect("a mode");
+        let mut ann = Member::with(kind, &path, &[expire, ("CREW_AS", ANN)]);
+        assert_eq!(ann.ask("try"), "none", "{kind:?}");
+        assert_eq!(ann.ask("status"), "held 0", "{kind:?}");
+        ann.tell("acquire");
+        if kind != Kind::Pid {
+            // It sees no beat, and the expiry passes several times.
+            until("it is renewed", || beats(&path) > 12);
+        }
+        assert!(ann.says_nothing(), "{kind:?}");
+        assert_eq!(root.ask("is-held"), "yes", "{kind:?}");
+        assert_eq!(root.ask("release"), "released");
+        assert!(!held(ann.hear()), "{kind:?}");
     }
 }

@@ -164,6 +164,28 @@ fn every_lock_works_for_a_user_without_privileges() {
     every_cell_works(libc::EPERM, Some(USER));
 }
 
+/// A thread that may start no other releases a lock in memory, for a future that is not polled. The
+/// next call of any thread starts the clock that bypasses it.
+#[test]
+fn p64_a_waiter_in_memory_is_bypassed_although_its_clock_could_not_start() {
+    let window = std::time::Duration::from_millis(50);
+    let memory = stanchion::Memory::options().claim_window(window).build();
+    let lock = memory.lock("a").expect("a lock");
+    let guard = lock.try_acquire().expect("no error").expect("free");
+    let mut frozen = Box::pin(lock.acquire());
+    let waker = std::task::Waker::noop();
+    let mut context = std::task::Context::from_waker(waker);
+    assert!(frozen.as_mut().poll(&mut context).is_pending());
+    let releases = std::thread::spawn(move || {
+        filter::install(&[Call::Clone3], libc::EPERM);
+        drop(guard);
+    });
+    releases.join().expect("released");
+    crew::until("it is bypassed", || {
+        lock.try_acquire().expect("no error").is_some()
+    });
+}
+
 #[test]
 #[ignore = "a child program"]
 fn child() {

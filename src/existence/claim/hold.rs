@@ -169,9 +169,10 @@ impl backend::Hold for Hold {
 
     fn lost(&self) -> Lost {
         let watcher = self.shared.watcher.clone();
+        let listener = watcher.listen();
         Lost::new(std::future::poll_fn(move |cx| {
             watcher.start();
-            watcher.poll(cx.waker())
+            listener.poll(cx.waker())
         }))
     }
 

@@ -89,7 +89,9 @@ fn after_pace(hold: &dyn Renew) -> Option<Instant> {
 pub(super) fn begin(hold: &Arc<impl Renew + 'static>, device: u64) -> io::Result<()> {
     let hold: Arc<dyn Renew> = hold.clone();
     let threads = THREADS.get();
-    threads.lane(device).begin(&hold, after_pace(&*hold), renew)?;
+    threads
+        .lane(device)
+        .begin(&hold, after_pace(&*hold), renew)?;
     threads.checks.begin(&hold, hold.check(), check)
 }
 

@@ -141,6 +141,8 @@ enum Body {
     /// Only a pid.
     Bare(u32),
     Empty,
+    /// This process may not read it.
+    Denied,
 }
 
 /// The result of publishing a record.
@@ -183,9 +185,13 @@ impl PidFile {
 
     fn read(&self, path: &Path) -> Result<Option<Found>> {
         let at = |error| Error::io("read the pid file", path, error);
-        let Some(open) = file::open_to_read(path).map_err(at)? else {
-            return Ok(None);
+        let open = match file::open_to_read(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return self.look_only(path);
+            }
+            opened => opened.map_err(at)?,
         };
+        let Some(open) = open else { return Ok(None) };
         let mut text = vec![0; LONGEST + 1];
         let length = file::read_start(&open, &mut text).map_err(at)?;
         text.truncate(length);
@@ -217,11 +223,24 @@ impl PidFile {
         }))
     }
 
+    /// Looks at a file that this process may not read.
+    fn look_only(&self, path: &Path) -> Result<Option<Found>> {
+        let file = file::id_at(path).map_err(|e| self.io("look at the pid file", e))?;
+        Ok(file.map(|file| Found {
+            at: path.to_path_buf(),
+            name: String::new(),
+            file,
+            body: Body::Denied,
+            copied: false,
+        }))
+    }
+
     /// Decides what became of the process that wrote this.
     fn judge(&self, found: &Found, memory: &mut Memory) -> Fate {
         let gone = match &found.body {
             Body::Whole(recorded) => return recorded.fate(),
             Body::Bare(pid) => self.bare_pids && process::has_ended(*pid),
+            Body::Denied => false,
             Body::Empty => match &mut memory.empty {
                 Some((name, still)) if *name == found.name => still.look(GRACE / LOOKS) >= GRACE,
                 _ => {
@@ -396,6 +415,7 @@ impl PidFile {
             Body::Whole(recorded) => (None, recorded.pid_here()),
             Body::Bare(pid) => (None, Some(*pid).filter(|_| self.bare_pids)),
             Body::Empty => (Some(GRACE / LOOKS), None),
+            Body::Denied => (None, None),
         };
         sources.extend(process.map(EventSource::End));
         Refusal {
@@ -416,6 +436,7 @@ impl Found {
                 ..Owner::unknown()
             },
             Body::Empty => Owner::unidentified("the pid file is empty"),
+            Body::Denied => Owner::unidentified("this process may not read the pid file"),
         }
     }
 }
@@ -550,8 +571,8 @@ impl Hold for PidHold {
 
     fn lost(&self) -> Lost {
         let begin = || LossWatcher::begin(self.path.clone(), self.id, self.events);
-        let watcher = self.watcher.get_or_init(begin).clone();
-        Lost::new(std::future::poll_fn(move |cx| watcher.poll(cx.waker())))
+        let listener = self.watcher.get_or_init(begin).listen();
+        Lost::new(std::future::poll_fn(move |cx| listener.poll(cx.waker())))
     }
 
     fn poll_release(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
@@ -658,6 +679,7 @@ mod tests {
             Some(Body::Whole(_)) => "whole",
             Some(Body::Bare(_)) => "bare",
             Some(Body::Empty) => "empty",
+            Some(Body::Denied) => "denied",
             None => "none",
         }
     }
