@@ -20,7 +20,7 @@ use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::SafeWaker;
 use crate::stats::{Counts, Stats, counts_of};
-use crate::sys::fork::{PerProcess, generation};
+use crate::sys::fork::{Origin, PerProcess};
 
 /// One handle and its clones.
 #[doc(hidden)]
@@ -30,7 +30,7 @@ pub struct Ledger {
     /// Of all handles of this process on the same lock.
     counts: Arc<Counts>,
     /// The process that created the handle.
-    generation: u32,
+    origin: Origin,
 }
 
 /// The wakers of waits, each with the address of its ledger in memory and a number.
@@ -48,7 +48,7 @@ pub(crate) struct Enrolled {
     ledger: Arc<Ledger>,
     number: u64,
     /// The process that enrolled it.
-    generation: u32,
+    origin: Origin,
 }
 
 impl Waits {
@@ -68,12 +68,12 @@ impl Ledger {
             closed: AtomicBool::new(false),
             waits: Mutex::default(),
             counts: counts_of(Some((kind, address))),
-            generation: generation(),
+            origin: Origin::here(),
         })
     }
 
     fn waits(&self) -> MutexGuard<'_, Waits> {
-        let waits = match self.generation == generation() {
+        let waits = match self.origin.is_here() {
             true => &self.waits,
             false => AFTER_FORK.get(),
         };
@@ -109,7 +109,7 @@ impl Ledger {
         Enrolled {
             ledger: self.clone(),
             number,
-            generation: generation(),
+            origin: Origin::here(),
         }
     }
 
@@ -138,7 +138,7 @@ impl Ledger {
 impl Enrolled {
     /// The task may have moved.
     pub(crate) fn renew(&mut self, waker: &Waker) {
-        if self.generation != generation() {
+        if !self.origin.is_here() {
             *self = self.ledger.enroll(waker);
             return;
         }
@@ -156,7 +156,7 @@ impl Enrolled {
 impl Drop for Enrolled {
     fn drop(&mut self) {
         // In a forked child, the entry is the parent's.
-        if self.generation == generation() {
+        if self.origin.is_here() {
             let key = (self.ledger.key(), self.number);
             let waker = self.ledger.waits().wakers.remove(&key);
             drop(waker);
@@ -167,7 +167,7 @@ impl Drop for Enrolled {
 impl Drop for Ledger {
     /// Leaks the list in a forked child: it may be in the middle of a change.
     fn drop(&mut self) {
-        if self.generation != generation() {
+        if !self.origin.is_here() {
             let waits = self.waits.get_mut().unwrap_or_else(PoisonError::into_inner);
             std::mem::forget(std::mem::take(waits));
         }

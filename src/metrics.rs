@@ -47,7 +47,7 @@ use futures::future::FusedFuture;
 use crate::address::Address;
 use crate::foreign::surviving;
 use crate::loss::{Loss, LossListener, Lost};
-use crate::sys::fork::{PerProcess, generation};
+use crate::sys::fork::{Origin, PerProcess};
 
 /// How many names get a label of their own.
 static MOST_NAMES: AtomicUsize = AtomicUsize::new(0);
@@ -243,17 +243,17 @@ impl Drop for Wait {
 #[derive(Default)]
 struct Owned {
     meter: Meter,
-    generation: u32,
+    origin: Origin,
 }
 
 impl Owned {
     fn new(meter: Meter) -> Self {
-        let generation = generation();
-        Self { meter, generation }
+        let origin = Origin::here();
+        Self { meter, origin }
     }
 
     fn here(&self) -> Meter {
-        match self.generation == generation() {
+        match self.origin.is_here() {
             true => self.meter,
             false => Meter::default(),
         }

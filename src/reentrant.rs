@@ -57,7 +57,7 @@ use crate::lock::{Capabilities, Handle, Lock, WeakCore};
 use crate::loss::Lost;
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
-use crate::sys::fork::generation;
+use crate::sys::fork::Origin;
 
 mod pending;
 
@@ -176,7 +176,7 @@ struct Stake<G> {
     /// Notified when a loan ends.
     loans: Arc<Notify>,
     /// The process that holds the lock.
-    generation: u32,
+    origin: Origin,
 }
 
 impl<G> Stake<G> {
@@ -185,7 +185,7 @@ impl<G> Stake<G> {
     }
 
     fn is_of_this_process(&self) -> bool {
-        self.generation == generation()
+        self.origin.is_here()
     }
 }
 
@@ -271,7 +271,7 @@ impl<G: Guard> Table<G> {
             holder: holder.clone(),
             held_when_lent: AtomicBool::new(true),
             loans: Arc::default(),
-            generation: generation(),
+            origin: Origin::here(),
         });
         let mut entries = self.entries();
         // This removes dead entries of other holders. So the table has only live entries and waits.

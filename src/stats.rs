@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::metrics::{self, Meter};
-use crate::sys::fork::{PerProcess, generation};
+use crate::sys::fork::{Origin, PerProcess};
 
 /// The number of steps in the histogram. The last one is open.
 const STEPS: usize = 28;
@@ -89,7 +89,7 @@ pub(crate) struct Counts {
     /// Locked by writers that no other mutex excludes from each other.
     writers: Mutex<()>,
     /// The process that created them.
-    generation: u32,
+    origin: Origin,
 }
 
 /// What kind of lock it is, and its address.
@@ -146,10 +146,7 @@ pub(crate) fn counts_of(lock: Option<Known>) -> Arc<Counts> {
     if let Some(counts) = known.filter(|it| Arc::strong_count(it) > 2) {
         return counts;
     }
-    let counts = Arc::new(Counts {
-        generation: generation(),
-        ..Counts::default()
-    });
+    let counts = Arc::new(Counts::default());
     book.add(&counts);
     if let Some(lock) = lock {
         book.known.insert(lock, Arc::downgrade(&counts));
@@ -177,7 +174,7 @@ impl Counts {
     pub(crate) fn together(&self, count: impl FnOnce(&Self)) {
         // In a forked child, a thread that does not exist there may have the mutex. Then no handle
         // of the child finds these counts, and a lost one is no loss.
-        let here = self.generation == generation();
+        let here = self.origin.is_here();
         let _alone = here.then(|| self.writers.lock().unwrap_or_else(PoisonError::into_inner));
         count(self);
     }
@@ -185,7 +182,7 @@ impl Counts {
     /// Returns where the lock at this address counts in the metrics.
     pub(crate) fn meter(&self, address: impl FnOnce() -> Option<Address>) -> Meter {
         // A thread that does not exist in a forked child may be about to fill the slot.
-        match self.generation == generation() {
+        match self.origin.is_here() {
             true => self.meter.meter(address),
             false => Meter::default(),
         }

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::foreign::surviving;
 use crate::loss::Loss;
 #[cfg(feature = "tracing")]
-use crate::sys::fork::generation;
+use crate::sys::fork::Origin;
 
 /// Something that happened under the mutex of a queue. It is reported after the mutex is free,
 /// because a subscriber is foreign code.
@@ -105,20 +105,20 @@ mod on {
     #[derive(Default)]
     struct OwnSpan {
         span: Option<tracing::Span>,
-        generation: u32,
+        origin: Origin,
     }
 
     impl OwnSpan {
         fn new(span: Option<tracing::Span>) -> Self {
-            let generation = generation();
-            Self { span, generation }
+            let origin = Origin::here();
+            Self { span, origin }
         }
     }
 
     impl Drop for OwnSpan {
         fn drop(&mut self) {
             let span = self.span.take();
-            match self.generation == generation() {
+            match self.origin.is_here() {
                 true => _ = surviving(|| drop(span)),
                 false => std::mem::forget(span),
             }

@@ -55,7 +55,7 @@ use crate::door::unlink_if_same;
 use crate::error::{Error, ErrorKind, Result};
 use crate::path::canonical;
 use crate::step;
-use crate::sys::fork::{Private, Slot, generation};
+use crate::sys::fork::{Origin, Private, Slot};
 use crate::sys::replace::{self, Draft};
 use crate::sys::{file, flock};
 use crate::trace;
@@ -155,14 +155,14 @@ struct Temporary {
     /// everything else is dropped. Without the lock another process may take the name at any
     /// moment, and the kernel reuses inode numbers.
     _locked: Private,
-    generation: u32,
+    origin: Origin,
     renamed: bool,
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
         // In a forked child the name is the parent's.
-        if self.renamed || self.generation != generation() {
+        if self.renamed || !self.origin.is_here() {
             return;
         }
         if let Err(error) = unlink_if_same(&self.path, self.id) {
@@ -357,7 +357,7 @@ impl Place {
                         number,
                         id,
                         _locked: Private::new(file),
-                        generation: generation(),
+                        origin: Origin::here(),
                         renamed: false,
                     });
                     return Ok(copy);

@@ -31,7 +31,7 @@ use crate::owner::holder_of_file;
 use crate::status::Waiting;
 use crate::sys::file::{AsOpen, FileId, duplicate, lend_file, open_to_read, sync};
 use crate::sys::flock;
-use crate::sys::fork::{Private, Slot, generation};
+use crate::sys::fork::{Origin, Private, Slot};
 use crate::trace;
 use crate::watch::loss_watcher::{LossWatcher, loss_of};
 
@@ -64,7 +64,7 @@ pub struct FileHold {
     may_be_ahead: bool,
     shared: Arc<Shared>,
     id: FileId,
-    generation: u32,
+    origin: Origin,
     watcher: OnceLock<Arc<LossWatcher>>,
     /// The result of the release so far.
     released: Option<Result<()>>,
@@ -92,7 +92,7 @@ impl FileHold {
             may_be_ahead: false,
             shared: shared.clone(),
             id,
-            generation: generation(),
+            origin: Origin::here(),
             watcher: OnceLock::new(),
             released: None,
             over: None,
@@ -130,7 +130,7 @@ impl FileHold {
 
     /// Refuses a guard in a forked child: there the file and the lock are the parent's.
     fn refuse_copy(&self) -> Result<()> {
-        if self.generation != generation() {
+        if !self.origin.is_here() {
             let text = "this guard is from before a fork; open the lock again in the child";
             return Err(Error::at(ErrorKind::Unsupported, text, self.path()));
         }
@@ -182,7 +182,7 @@ impl FileHold {
         let Some(content) = self.content.take() else {
             return Ok(());
         };
-        if self.generation != generation() {
+        if !self.origin.is_here() {
             return Ok(());
         }
         if let Some(watcher) = self.watcher.get() {
@@ -235,7 +235,7 @@ impl FileHold {
     }
 
     fn pinned(&mut self) -> io::Result<Pin<&mut tokio::fs::File>> {
-        if self.generation != generation() {
+        if !self.origin.is_here() {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let file = self.tokio_file();
@@ -516,7 +516,7 @@ impl Hold for FileHold {
 
     fn is_held(&self) -> bool {
         let over = self.over.as_ref().is_none_or(AnyGuard::is_held);
-        over && self.generation == generation() && self.loss().is_none()
+        over && self.origin.is_here() && self.loss().is_none()
     }
 
     fn lost(&self) -> Lost {

@@ -51,7 +51,7 @@ use crate::options::CLAIM_WINDOW;
 use crate::status::Owner;
 use crate::sys::file::{self, FileId};
 use crate::sys::filesystem::FileSystem;
-use crate::sys::fork::generation;
+use crate::sys::fork::Origin;
 use crate::trace::Note;
 use crate::watch::wait::{COARSE, FINE, Ladder, Wait, after};
 use crate::watch::{Seen, WatchId, Watcher, WatcherId, watch};
@@ -208,7 +208,7 @@ impl EventSource {
 pub(crate) struct FileWait<T: Target> {
     shared: Arc<Shared<T>>,
     watcher_id: WatcherId,
-    generation: u32,
+    origin: Origin,
 }
 
 struct Shared<T: Target> {
@@ -281,12 +281,12 @@ impl<T: Target> FileWait<T> {
         Self {
             shared,
             watcher_id,
-            generation: generation(),
+            origin: Origin::here(),
         }
     }
 
     pub(crate) fn poll(&mut self, waker: &Waker) -> Poll<Result<T::Hold>> {
-        if self.generation != generation() {
+        if !self.origin.is_here() {
             let text = "this wait began before a fork; begin another one in the child";
             return Poll::Ready(Err(Error::new(ErrorKind::Unsupported, text)));
         }
@@ -325,7 +325,7 @@ impl<T: Target> Drop for FileWait<T> {
     /// Ends the watches, and releases a lock that was granted. In a forked child, does nothing:
     /// both belong to the parent.
     fn drop(&mut self) {
-        if self.generation != generation() {
+        if !self.origin.is_here() {
             return;
         }
         let mut state = self.shared.state();
@@ -818,7 +818,7 @@ mod tests {
         door.free.store(true, Ordering::SeqCst);
         event(&wait, Seen::Door);
         // As a forked child sees it.
-        wait.generation = wait.generation.wrapping_add(1);
+        wait.origin = Origin::elsewhere();
         match wait.poll(Waker::noop()) {
             Poll::Ready(Err(error)) => assert_eq!(error.kind(), ErrorKind::Unsupported),
             other => panic!("{other:?}"),

@@ -19,7 +19,7 @@ use crate::kind::LockKind;
 use crate::options::check_permits;
 use crate::owner::identity;
 use crate::status::{Changes, Held, Owner, Status, Waiter, Waiting};
-use crate::sys::fork::{PerProcess, generation};
+use crate::sys::fork::{Origin, PerProcess};
 use crate::trace::Note;
 
 /// The worlds of this process that have a name.
@@ -35,7 +35,7 @@ pub(super) struct World {
     window: Duration,
     lines: Mutex<HashMap<String, Weak<Line>>>,
     /// The process that created it.
-    generation: u32,
+    origin: Origin,
 }
 
 impl World {
@@ -62,7 +62,7 @@ impl World {
             label,
             window,
             lines: Mutex::default(),
-            generation: generation(),
+            origin: Origin::here(),
         })
     }
 
@@ -97,7 +97,7 @@ impl World {
     }
 
     fn is_here(&self) -> bool {
-        self.generation == generation()
+        self.origin.is_here()
     }
 
     /// Refuses the copy of a world in a forked child. A thread that does not exist there may have

@@ -22,6 +22,40 @@ mod arm;
 
 pub(crate) use arm::{Slot, generation};
 
+/// The process that made something. A forked child is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin(u32);
+
+impl Origin {
+    /// Returns this process.
+    pub(crate) fn here() -> Self {
+        Self(generation())
+    }
+
+    /// Returns whether it is this process, and not a parent from which this one was forked.
+    pub(crate) fn is_here(self) -> bool {
+        self == Self::here()
+    }
+
+    /// Returns whether this process is no forked child.
+    #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
+    pub(crate) fn in_first_process() -> bool {
+        generation() == 0
+    }
+
+    /// Returns another process.
+    #[cfg(test)]
+    pub(crate) fn elsewhere() -> Self {
+        Self(generation().wrapping_add(1))
+    }
+}
+
+impl Default for Origin {
+    fn default() -> Self {
+        Self::here()
+    }
+}
+
 /// An open file of this process alone. A forked child finds `/dev/null` under its number.
 #[derive(Debug)]
 pub(crate) struct Private {
@@ -66,7 +100,7 @@ pub(crate) struct PerProcess<T: 'static> {
 }
 
 struct Stamped<T> {
-    generation: u32,
+    origin: Origin,
     value: T,
 }
 
@@ -82,18 +116,17 @@ impl<T: Send + Sync> PerProcess<T> {
     /// Returns the value of this process. The first call creates it. Values are never freed.
     pub(crate) fn get(&'static self) -> &'static T {
         arm::notice();
-        let generation = generation();
         let seen = self.current.load(Ordering::Acquire);
         if !seen.is_null() {
             // SAFETY: the pointer came from `Box::into_raw` below and is never freed, so it stays
             // valid. It is only ever shared, and `T` is `Sync`.
             let stamped = unsafe { &*seen };
-            if stamped.generation == generation {
+            if stamped.origin.is_here() {
                 return &stamped.value;
             }
         }
         let fresh = Box::into_raw(Box::new(Stamped {
-            generation,
+            origin: Origin::here(),
             value: (self.make)(),
         }));
         match self

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Seen, WatchId, WatcherId, watch};
 use crate::foreign::surviving;
-use crate::sys::fork::{PerProcess, Private, generation};
+use crate::sys::fork::{Origin, PerProcess, Private};
 use crate::sys::{flock, host};
 
 /// How many threads of one process wait in a lock call.
@@ -33,7 +33,7 @@ pub(crate) struct LockThread {
 struct LockCall {
     file: Private,
     watcher_id: WatcherId,
-    generation: u32,
+    origin: Origin,
     progress: Mutex<Progress>,
 }
 
@@ -127,11 +127,11 @@ impl LockThread {
     pub(crate) fn start(watcher_id: WatcherId, file: &File, shared: bool) -> Option<Self> {
         let file = Private::new(file.try_clone().ok()?);
         let progress = Mutex::new(Progress::Waiting);
-        let generation = generation();
+        let origin = Origin::here();
         let call = Arc::new(LockCall {
             file,
             watcher_id,
-            generation,
+            origin,
             progress,
         });
         let thread_call = call.clone();
@@ -167,7 +167,7 @@ impl Drop for LockThread {
     fn drop(&mut self) {
         // In a forked child there is no such thread, and the mutex may have been locked at the
         // fork.
-        if self.call.generation != generation() {
+        if !self.call.origin.is_here() {
             return;
         }
         let mut progress = self.call.progress();

@@ -16,7 +16,7 @@ use super::{Seen, WatchId, Watcher, WatcherId, watch};
 use crate::foreign::SafeWaker;
 use crate::loss::Loss;
 use crate::sys::file::{self, FileId};
-use crate::sys::fork::generation;
+use crate::sys::fork::Origin;
 
 /// How often the file is compared with its path without an event.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub(crate) struct Named {
 pub(crate) struct LossWatcher<S = Named> {
     watched: S,
     events: bool,
-    generation: u32,
+    origin: Origin,
     watcher_id: OnceLock<WatcherId>,
     latch: OnceLock<Loss>,
     state: Mutex<State>,
@@ -106,7 +106,7 @@ impl<S: Watched> LossWatcher<S> {
         Arc::new(Self {
             watched,
             events,
-            generation: generation(),
+            origin: Origin::here(),
             watcher_id: OnceLock::new(),
             latch: OnceLock::new(),
             state: Mutex::default(),
@@ -180,7 +180,7 @@ impl<S: Watched> LossWatcher<S> {
     }
 
     fn is_here(&self) -> bool {
-        self.generation == generation()
+        self.origin.is_here()
     }
 
     /// Reports a loss that was found elsewhere. Does nothing after the release.

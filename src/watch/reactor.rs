@@ -53,7 +53,7 @@ use tokio::runtime::{Handle, Id};
 use super::{DEFERS_TIMERS, Descriptor, News, Reading, Source, Watch};
 use crate::foreign::surviving;
 use crate::step;
-use crate::sys::fork::{PerProcess, generation};
+use crate::sys::fork::{Origin, PerProcess};
 
 /// How long the thread leaves an event to the task.
 const PATIENCE: Duration = Duration::from_millis(2);
@@ -113,7 +113,7 @@ impl Reactor {
 
     /// Spawns the reactor in the runtime of the calling task, if it is needed and allowed there.
     pub(super) fn offer(&'static self, watch: &'static Watch, events: Descriptor) {
-        if self.is_active() || generation() != 0 || !is_allowed() {
+        if self.is_active() || !Origin::in_first_process() || !is_allowed() {
             return;
         }
         let Ok(runtime) = Handle::try_current() else {
@@ -208,7 +208,7 @@ impl Task {
             while watch.is_unread() {
                 // The tasks that were woken run first, on this worker.
                 tokio::task::yield_now().await;
-                if generation() != 0 {
+                if !Origin::in_first_process() {
                     return;
                 }
                 self.read(watch);
@@ -234,7 +234,7 @@ impl Task {
 
     /// Returns `false` if another task has replaced this one.
     fn is_in_charge(&self, waker: &Waker) -> bool {
-        if generation() != 0 {
+        if !Origin::in_first_process() {
             return false;
         }
         let mut state = self.reactor.state();
@@ -265,7 +265,7 @@ impl Drop for Task {
     /// The runtime has ended, or another task is in charge.
     fn drop(&mut self) {
         // In a forked child the mutex may stay locked forever.
-        if generation() != 0 {
+        if !Origin::in_first_process() {
             return;
         }
         let mut state = self.reactor.state();

@@ -20,7 +20,7 @@ use crate::loss::{Loss, Lost};
 use crate::status::Removal;
 use crate::step::at_named;
 use crate::sys::file;
-use crate::sys::fork::generation;
+use crate::sys::fork::Origin;
 use crate::sys::id::Id;
 use crate::watch::loss_watcher::{LossWatcher, Watched};
 
@@ -29,7 +29,7 @@ use crate::watch::loss_watcher::{LossWatcher, Watched};
 pub struct Hold {
     shared: Arc<SharedHold>,
     crashed: bool,
-    generation: u32,
+    origin: Origin,
 }
 
 /// The part of a hold that the thread that renews and the thread that watches use too.
@@ -83,7 +83,7 @@ impl Hold {
         let hold = Self {
             shared,
             crashed,
-            generation: generation(),
+            origin: Origin::here(),
         };
         if hold.shared.expire.is_some() {
             renewal::begin(&hold.shared, device)?;
@@ -96,7 +96,7 @@ impl Hold {
     }
 
     fn is_ours(&self) -> bool {
-        self.generation == generation()
+        self.origin.is_here()
     }
 
     /// Releases the lock. Does nothing if it was released before.

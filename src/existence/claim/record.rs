@@ -30,7 +30,7 @@ use crate::step::at_named;
 use crate::sys::dir::{Dir, Directory};
 use crate::sys::file::{self, FileId};
 use crate::sys::filesystem::{FileSystem, Locality};
-use crate::sys::fork::{Private, generation};
+use crate::sys::fork::{Origin, Private};
 use crate::sys::host::wall_clock_us;
 use crate::sys::id::Id;
 use crate::watch::Seen;
@@ -206,7 +206,7 @@ pub(super) struct Draft {
     /// The device of the file.
     device: u64,
     directory: PathBuf,
-    generation: u32,
+    origin: Origin,
 }
 
 impl Draft {
@@ -228,7 +228,7 @@ impl Draft {
             file: None,
             device: 0,
             directory: directory.to_path_buf(),
-            generation: generation(),
+            origin: Origin::here(),
         };
         at_named("WriteRecord")?;
         draft.create()?;
@@ -292,7 +292,7 @@ impl Draft {
 impl Drop for Draft {
     /// Deletes the record, then closes it. In a forked child it belongs to the parent.
     fn drop(&mut self) {
-        if self.generation == generation() && self.file.is_some() {
+        if self.origin.is_here() && self.file.is_some() {
             Record::delete(&self.directory, &self.id);
         }
     }

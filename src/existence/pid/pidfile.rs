@@ -78,7 +78,7 @@ use crate::step::at_named;
 use crate::sys::dir::{Dir, Directory};
 use crate::sys::file::{self, FileId};
 use crate::sys::filesystem::{FileSystem, Locality};
-use crate::sys::fork::{Private, generation};
+use crate::sys::fork::{Origin, Private};
 use crate::sys::host::wall_clock_us;
 use crate::sys::id::Id;
 use crate::sys::{process, replace};
@@ -452,7 +452,7 @@ pub struct PidHold {
     /// Whether file events can be expected.
     events: bool,
     watcher: OnceLock<Arc<LossWatcher>>,
-    generation: u32,
+    origin: Origin,
 }
 
 /// Our record under a name of its own. Dropping it deletes it.
@@ -461,7 +461,7 @@ struct Draft {
     path: PathBuf,
     file: Option<Private>,
     id: FileId,
-    generation: u32,
+    origin: Origin,
 }
 
 impl Draft {
@@ -480,7 +480,7 @@ impl Draft {
             path,
             id: file::id_of(&file)?,
             file: None,
-            generation: generation(),
+            origin: Origin::here(),
         };
         let inode = draft.id.inode;
         let text =
@@ -509,7 +509,7 @@ impl Draft {
             crashed,
             events: lock.config.events(),
             watcher: OnceLock::new(),
-            generation: self.generation,
+            origin: self.origin,
         }
     }
 }
@@ -517,7 +517,7 @@ impl Draft {
 impl Drop for Draft {
     /// Deletes the draft. In a forked child it belongs to the parent.
     fn drop(&mut self) {
-        if self.generation == generation() {
+        if self.origin.is_here() {
             let _ = unlink(&self.path);
         }
     }
@@ -532,7 +532,7 @@ impl PidHold {
         let Some(file) = self.file.take() else {
             return Ok(());
         };
-        if self.generation != generation() {
+        if !self.origin.is_here() {
             let text = "this guard was acquired before a fork and belongs to the parent";
             return Err(Error::at(ErrorKind::Unsupported, text, &self.path));
         }
@@ -564,7 +564,7 @@ impl Hold for PidHold {
     }
 
     fn is_held(&self) -> bool {
-        self.generation == generation()
+        self.origin.is_here()
             && self.file.is_some()
             && file::id_at(&self.path).is_ok_and(|it| it == Some(self.id))
     }
@@ -587,7 +587,7 @@ impl Hold for PidHold {
 impl Drop for PidHold {
     /// Releases the lock: a look and an unlink. In a forked child it belongs to the parent.
     fn drop(&mut self) {
-        if self.generation == generation()
+        if self.origin.is_here()
             && let Err(error) = self.give_back()
         {
             crate::trace::unheard(&self.path, &error);

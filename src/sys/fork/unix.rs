@@ -10,6 +10,8 @@ use std::os::fd::AsRawFd;
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
+use super::Origin;
+
 const FREE: i32 = -1;
 const BLOCK: usize = 128;
 
@@ -80,7 +82,7 @@ pub(crate) fn generation() -> u32 {
 pub(crate) struct Slot {
     entry: &'static AtomicI32,
     block: *const Block,
-    generation: u32,
+    origin: Origin,
 }
 
 // SAFETY: `block` points to a leaked block that is only ever shared, and all access to it is
@@ -122,7 +124,7 @@ impl Slot {
         Some(Self {
             entry,
             block,
-            generation: generation(),
+            origin: Origin::here(),
         })
     }
 }
@@ -131,7 +133,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         // In a child the handler has emptied the list, and the entry may belong to another owner by
         // now.
-        if self.generation == generation() {
+        if self.origin.is_here() {
             self.entry.store(FREE, Ordering::Release);
             HINT.store(self.block.cast_mut(), Ordering::Release);
         }
