@@ -65,7 +65,7 @@ impl PgStore {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 impl PgStore {
     /// Returns the steps of such a client on this connection.
     pub(super) fn steps(&self, client: Lent, terms: Arc<Terms>, listens: bool) -> impl Link {

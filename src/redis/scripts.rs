@@ -132,7 +132,7 @@ impl Keys {
         ])
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, target_os = "linux"))]
     pub(super) fn names(&self) -> &[String] {
         &self.0
     }

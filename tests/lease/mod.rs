@@ -22,19 +22,17 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))] // For replays.
 mod log;
 mod network;
-mod replay;
+#[cfg(target_os = "linux")]
+pub(crate) mod replay;
 mod server;
 mod world;
 
-use log::Entry;
-pub(crate) use log::{Answered, Asked, Step};
+use log::{Answered, Asked, Entry};
 use network::{Cable, Cell, Simulated};
-pub(crate) use replay::{Replay, in_order, replay};
 use server::Bug;
-pub(crate) use server::Sent;
-pub(crate) use world::BEGINS;
 use world::{Copy, Dice, Held, Inside, Nature, Plan, Process, Shared, World};
 
 use super::actor::Actor;
@@ -74,6 +72,7 @@ fn settings(plan: &Plan, client: usize) -> Settings {
 struct Report {
     violations: Vec<String>,
     trace: Option<String>,
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // For replays.
     log: Vec<Entry>,
     taken: u64,
 }

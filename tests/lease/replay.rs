@@ -2,10 +2,14 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::log::{Answered, Entry, Step};
-use super::server::Sent;
-use super::world::Plan;
+use super::log::Entry;
+pub(crate) use super::log::{Answered, Asked, Step};
+pub(crate) use super::server::Sent;
+use super::world::{self, Plan};
 use super::{for_seeds, run};
+
+/// The server's time when a run begins.
+pub(crate) const BEGINS: u64 = world::BEGINS;
 
 /// A server that takes the place of the one in plain Rust.
 pub(crate) trait Replay {

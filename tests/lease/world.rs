@@ -32,7 +32,7 @@ use crate::lease::{LeaseHold, Terms};
 pub(super) type Shared = Arc<Cell<World>>;
 
 /// The server's time when a run begins: it has run for an hour.
-pub(crate) const BEGINS: u64 = 3_600_000_000;
+pub(super) const BEGINS: u64 = 3_600_000_000;
 
 /// A lease in milliseconds that is longer than a run.
 const LONG: u64 = 600_000;
@@ -198,6 +198,7 @@ impl Plan {
     }
 
     /// Leaves out what makes a server lose data, or sets its clock back.
+    #[cfg(target_os = "linux")] // For replays.
     pub(super) fn never_go_back(&mut self) {
         let faults = &mut self.faults;
         (faults.forgetful_restarts, faults.failovers, faults.flushes) = (0, 0, 0);

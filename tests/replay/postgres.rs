@@ -29,7 +29,9 @@ use tokio_postgres::{AsyncMessage, Client, NoTls};
 use super::link::PgStore;
 use super::source::{Lent, Source};
 use super::{answers, sql};
-use crate::lease::simulation::{self, Answered, Asked, Replay, Sent, Step, in_order, replay};
+use crate::lease::simulation::replay::{
+    Answered, Asked, BEGINS, Replay, Sent, Step, in_order, replay,
+};
 use crate::lease::{Enter, Entered, Grant, Heartbeat, Leave, Link, LockState, Notice, Pulse};
 
 /// How far a time may be away from that of the model.
@@ -37,7 +39,7 @@ const NEAR: Duration = Duration::from_millis(10);
 
 /// Returns the time of the database for a time of the model.
 fn sped_up(now: u64) -> u64 {
-    now + now.saturating_sub(simulation::BEGINS) / 2000
+    now + now.saturating_sub(BEGINS) / 2000
 }
 
 /// The clock of the steps.

@@ -19,7 +19,7 @@ use mlua::{Function, Lua, Table, Value as LuaValue, Variadic};
 use super::replies;
 use super::scripts::{self, Keys, Script, TEXTS};
 use crate::lease::Target;
-use crate::lease::simulation::{Answered, Asked, Replay, Sent, Step, replay};
+use crate::lease::simulation::replay::{Answered, Asked, Replay, Sent, Step, replay};
 
 /// What the scripts see of their server.
 #[derive(Default)]
