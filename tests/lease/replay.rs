@@ -9,6 +9,7 @@ use super::world::{self, Plan};
 use super::{for_seeds, run};
 
 /// The server's time when a run begins.
+#[allow(dead_code)] // For Postgres only.
 pub(crate) const BEGINS: u64 = world::BEGINS;
 
 /// A server that takes the place of the one in plain Rust.
