@@ -65,7 +65,8 @@ impl PgStore {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[allow(dead_code)] // The replays are for Linux.
 impl PgStore {
     /// Returns the steps of such a client on this connection.
     pub(super) fn steps(&self, client: Lent, terms: Arc<Terms>, listens: bool) -> impl Link {

@@ -132,7 +132,8 @@ impl Keys {
         ])
     }
 
-    #[cfg(all(test, target_os = "linux"))]
+    #[cfg(test)]
+    #[allow(dead_code)] // The replays are for Linux.
     pub(super) fn names(&self) -> &[String] {
         &self.0
     }

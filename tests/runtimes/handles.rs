@@ -445,7 +445,8 @@ mod descriptors {
                 for lock in &locks {
                     drop(held(lock));
                     let more = open_files() - before;
-                    assert!(more <= 2 * 64, "{more} descriptors for idle handles");
+                    // And one of /dev/null, for forked children.
+                    assert!(more <= 2 * 64 + 1, "{more} descriptors for idle handles");
                 }
             }
             assert!(
