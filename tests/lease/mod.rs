@@ -77,7 +77,8 @@ struct Report {
     taken: u64,
 }
 
-fn run(plan: &Plan, traced: bool) -> Report {
+/// Runs the plan. `traced` is for readers, `logged` for replays.
+fn run(plan: &Plan, traced: bool, logged: bool) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -86,12 +87,13 @@ fn run(plan: &Plan, traced: bool) -> Report {
     let report = runtime.block_on(async {
         simulated::set(Some(Box::new(Nature::new(plan))));
         let world = Cell::new(World::new(plan.clone(), traced));
+        world.lock().log = logged.then(Vec::new);
         live(&world).await;
         let mut world = world.lock();
         Report {
             violations: std::mem::take(&mut world.violations),
             trace: world.trace.take(),
-            log: std::mem::take(&mut world.log),
+            log: world.log.take().unwrap_or_default(),
             taken: world.taken,
         }
     });
@@ -463,14 +465,14 @@ async fn wait(
 fn explain(mut plan: Plan) -> String {
     'smaller: loop {
         for smaller in plan.smaller() {
-            if !run(&smaller, false).violations.is_empty() {
+            if !run(&smaller, false, false).violations.is_empty() {
                 plan = smaller;
                 continue 'smaller;
             }
         }
         break;
     }
-    let report = run(&plan, true);
+    let report = run(&plan, true, false);
     let trace = report.trace.unwrap_or_default();
     let violations = report.violations.join("\n  ");
     format!("{trace}\nseed {}: {plan:?}\n  {violations}", plan.seed)
@@ -514,7 +516,7 @@ fn p47_simulated_clients_keep_the_promises() {
     let taken = AtomicU64::new(0);
     let seeds = for_seeds("STANCHION_SEEDS", 1000, |seed| {
         let plan = Plan::of(seed);
-        let report = run(&plan, false);
+        let report = run(&plan, false, false);
         taken.fetch_add(report.taken, Ordering::Relaxed);
         assert!(report.violations.is_empty(), "{}", explain(plan));
     });
@@ -530,7 +532,7 @@ fn every_planted_bug_is_found() {
             bug: Some(bug),
             ..Plan::of(seed)
         };
-        let fails = |seed: &u64| !run(&planted(*seed), false).violations.is_empty();
+        let fails = |seed: &u64| !run(&planted(*seed), false, false).violations.is_empty();
         let found = (1..=10_000).find(fails);
         println!("{bug:?}: {found:?}");
         assert!(found.is_some(), "{bug:?} is never found");
@@ -541,7 +543,7 @@ fn every_planted_bug_is_found() {
 fn a_seed_decides_everything() {
     // The number of an inbox counts on from run to run.
     let trace = |plan: &Plan| {
-        let trace = run(plan, true).trace.expect("a trace");
+        let trace = run(plan, true, false).trace.expect("a trace");
         let mut parts: Vec<_> = trace.split('"').map(str::to_owned).collect();
         let inboxes = parts.iter_mut().filter(|it| it.contains(":inbox:"));
         inboxes.for_each(String::clear);

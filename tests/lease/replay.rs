@@ -53,7 +53,7 @@ pub(crate) fn replay<R: Replay>(seeds: u64, new: impl Fn() -> R + Sync) {
         if !R::GOES_BACK {
             plan.never_go_back();
         }
-        let log = run(&plan, false).log;
+        let log = run(&plan, false, true).log;
         entries.fetch_add(log.len(), Ordering::Relaxed);
         let mut server = new();
         for (index, entry) in log.iter().enumerate() {

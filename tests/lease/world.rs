@@ -272,8 +272,8 @@ pub(super) struct World {
     pub(super) is_faulty: bool,
     pub(super) violations: Vec<String>,
     pub(super) trace: Option<String>,
-    /// What has happened to the server.
-    pub(super) log: Vec<Entry>,
+    /// What has happened to the server, for a run that is repeated.
+    pub(super) log: Option<Vec<Entry>>,
     /// How many copies of its data were made.
     copies: usize,
     /// How many grants were taken.
@@ -302,7 +302,7 @@ impl World {
             is_faulty: true,
             violations: Vec::new(),
             trace: traced.then(String::new),
-            log: Vec::new(),
+            log: None,
             copies: 0,
             taken: 0,
         }
@@ -352,16 +352,24 @@ impl World {
         }
     }
 
+    fn record(&mut self, entry: impl FnOnce() -> Entry) {
+        if let Some(log) = &mut self.log {
+            log.push(entry());
+        }
+    }
+
     /// A connection listens on its inbox.
     pub(super) fn listen(&mut self, inbox: &str, link: u64) {
         self.server.listen(inbox, link);
-        self.log.push(Entry::Listens(inbox.to_owned()));
+        self.record(|| Entry::Listens(inbox.to_owned()));
     }
 
     /// The server notices that a connection is gone.
     pub(super) fn hang_up(&mut self, link: u64) {
         let deaf = self.server.hang_up(link);
-        self.log.extend(deaf.into_iter().map(Entry::Deaf));
+        for inbox in deaf {
+            self.record(|| Entry::Deaf(inbox));
+        }
     }
 
     /// Runs a step and checks what it did. Returns the answer, and what the server sends.
@@ -371,20 +379,22 @@ impl World {
         let mut sent = std::mem::take(&mut self.server.sent);
         sent.retain(|(inbox, _)| self.server.hears(inbox).is_some());
         self.check_step();
-        self.log.push(Entry::Step(Box::new(Step {
-            now,
-            asked: asked.clone(),
-            terms: terms.clone(),
-            listens,
-            answered: answered.clone(),
-            sent: sent.clone(),
-        })));
+        self.record(|| {
+            Entry::Step(Box::new(Step {
+                now,
+                asked: asked.clone(),
+                terms: terms.clone(),
+                listens,
+                answered: answered.clone(),
+                sent: sent.clone(),
+            }))
+        });
         (answered, sent)
     }
 
     /// Copies the server's data.
     pub(super) fn copy(&mut self) -> Copy {
-        self.log.push(Entry::Copied);
+        self.record(|| Entry::Copied);
         self.copies += 1;
         Copy(self.copies, self.server.data.clone())
     }
@@ -398,13 +408,13 @@ impl World {
         };
         self.server.restart(data, now);
         self.is_up = true;
-        self.log.push(Entry::Restarts { now, with });
+        self.record(|| Entry::Restarts { now, with });
     }
 
     pub(super) fn flush(&mut self) {
         self.note(|| "the server is flushed".to_owned());
         self.server.flush();
-        self.log.push(Entry::Flushed);
+        self.record(|| Entry::Flushed);
     }
 
     /// Checks what the last step did.
