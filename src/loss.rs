@@ -1,11 +1,15 @@
 //! How a holder learns that it has lost its lock.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures::future::FusedFuture;
+
+use crate::foreign::SafeWaker;
 
 /// Why a lock that was held is no longer held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +53,44 @@ impl fmt::Display for Loss {
 
 /// What is called on a loss.
 pub(crate) type LossListener = Box<dyn FnOnce(Loss) + Send>;
+
+/// One of the futures that wait for the loss of a hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct WaiterId(u64);
+
+impl WaiterId {
+    pub(crate) fn fresh() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The wakers of the futures that wait for the loss of a hold. A future must leave when it is
+/// dropped, because a hold may last for days, and many futures may ask for its loss.
+///
+/// The caller drops or wakes what is returned when no mutex is held.
+#[derive(Default)]
+pub(crate) struct LossWaiters(BTreeMap<WaiterId, SafeWaker>);
+
+impl LossWaiters {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Keeps the waker of this future. Returns that of its last poll.
+    pub(crate) fn wait(&mut self, id: WaiterId, waker: SafeWaker) -> Option<SafeWaker> {
+        self.0.insert(id, waker)
+    }
+
+    /// Returns the waker of this future, which has been dropped.
+    pub(crate) fn leave(&mut self, id: WaiterId) -> Option<SafeWaker> {
+        self.0.remove(&id)
+    }
+
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = SafeWaker> + use<> {
+        std::mem::take(&mut self.0).into_values()
+    }
+}
 
 /// The future of [`Guard::lost`](crate::Guard::lost). It is owned, `Send`, and latched.
 ///

@@ -323,7 +323,8 @@ pub enum Removal {
 /// Dropping the stream, or a future that waits for its next item, changes nothing for the lock.
 #[must_use = "streams do nothing unless polled"]
 pub struct Changes {
-    inner: Pin<Box<dyn Stream<Item = Result<Status>> + Send>>,
+    /// `None` after the end.
+    inner: Option<Pin<Box<dyn Stream<Item = Result<Status>> + Send>>>,
 }
 
 impl Changes {
@@ -335,9 +336,10 @@ impl Changes {
     }
 
     /// Makes a `Changes` from the stream of a backend. The first item must be the current status.
+    /// After an error it is not polled again, but dropped.
     pub fn new(stream: impl Stream<Item = Result<Status>> + Send + 'static) -> Self {
         Self {
-            inner: Box::pin(stream),
+            inner: Some(Box::pin(stream)),
         }
     }
 
@@ -352,7 +354,7 @@ impl Changes {
     /// Those of the `status` of the lock. [`ErrorKind::Unsupported`] if the lock cannot report
     /// changes.
     pub async fn next(&mut self) -> Option<Result<Status>> {
-        std::future::poll_fn(|cx| self.inner.as_mut().poll_next(cx)).await
+        std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 }
 
@@ -360,7 +362,14 @@ impl Stream for Changes {
     type Item = Result<Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.inner.as_mut().poll_next(cx)
+        let Some(inner) = &mut self.inner else {
+            return Poll::Ready(None);
+        };
+        let item = inner.as_mut().poll_next(cx);
+        if let Poll::Ready(None | Some(Err(_))) = item {
+            self.inner = None;
+        }
+        item
     }
 }
 

@@ -8,13 +8,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use futures::{StreamExt, stream};
 use stanchion::backend::{
     Address, BoxFuture, BoxPending, Engine, Hold, Line, Mode, Pending, Request,
 };
 use stanchion::conformance::{self, Report};
 use stanchion::{
-    AnyLock, AnySemaphore, AnySharedLock, Capabilities, Error, ErrorKind, Held, Locks, Loss, Lost,
-    Owner, Reach, Reentrant, Removal, Result, Status, Tokens, Waiter,
+    AnyLock, AnySemaphore, AnySharedLock, Capabilities, Changes, Error, ErrorKind, Held, Locks,
+    Loss, Lost, Owner, Reach, Reentrant, Removal, Result, Status, Tokens, Waiter,
 };
 
 #[path = "conformance/one_permit.rs"]
@@ -33,6 +34,17 @@ async fn passes(url: &str) {
     let report = conformance::run(&locks).await;
     assert!(report.is_ok(), "{url}\n{report}");
     assert!(report.entries().count() > 40, "{report}");
+}
+
+/// A backend may repeat its error. A loop over the changes must end.
+#[tokio::test]
+async fn a_stream_of_changes_ends_after_an_error() {
+    let fails = || Err(Error::new(ErrorKind::Unsupported, "no changes"));
+    let mut changes = Changes::new(stream::repeat_with(fails));
+    let error = changes.next().await.expect("an item").expect_err("fails");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(changes.next().await.is_none());
+    assert!(StreamExt::next(&mut changes).await.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

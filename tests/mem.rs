@@ -442,7 +442,7 @@ fn a_reduction_waits_longer_than_the_limit_of_the_options() {
     assert_eq!(semaphore.limit(), 1);
 }
 
-/// Nobody could ever get these permits, and the waiters behind would wait for them.
+/// These permits can never be granted, and the waiters behind would wait for them.
 #[test]
 fn p55_a_reduction_refuses_waiters_that_want_more_than_is_left() {
     let semaphore = Memory::new().semaphore("a", 5).expect("a semaphore");

@@ -3,16 +3,17 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use super::slots::Slot;
 use super::ticket::Mode;
-use super::{Grant, Share, Shared, Want};
+use super::{Grant, Line, Share, Shared, Want};
 use crate::backend::Hold;
 use crate::error::{Error, Result};
-use crate::loss::{Loss, Lost};
+use crate::loss::{Loss, Lost, WaiterId};
 use crate::options::{check_merge, check_split, no_writer};
 use crate::sys::file::duplicate_for_exec;
 use crate::trace;
@@ -106,9 +107,9 @@ impl FairHold {
     fn permit_lost(&self) -> Lost {
         let begin = || Box::new(Asked::Permits(self.begin_watchers()));
         self.asked.get_or_init(begin);
-        let watchers = self.watchers().to_vec();
+        let listeners: Vec<_> = self.watchers().iter().map(LossWatcher::listen).collect();
         Lost::new(std::future::poll_fn(move |cx| {
-            let lost = watchers.iter().map(|it| it.poll(cx.waker()));
+            let lost = listeners.iter().map(|it| it.poll(cx.waker()));
             lost.reduce(|one, other| if one.is_ready() { one } else { other })
                 .unwrap_or(Poll::Pending)
         }))
@@ -259,7 +260,6 @@ impl Hold for FairHold {
             Some(Share::Door(_)) => line.watch_for_loss(),
             None => Arc::default(),
         };
-        let token = self.token;
         let asked = self.asked.get_or_init(|| {
             Box::new(Asked::Door {
                 latch: latch.clone(),
@@ -270,12 +270,13 @@ impl Hold for FairHold {
             Asked::Door { over, .. } => over.clone(),
             Asked::Permits(_) => Arc::default(),
         };
-        Lost::new(std::future::poll_fn(move |cx| {
-            match over.load(Ordering::Relaxed) {
-                true => Poll::Pending,
-                false => line.poll_lost(&latch, token, cx.waker()),
-            }
-        }))
+        Lost::new(LostDoor {
+            line,
+            token: self.token,
+            latch,
+            over,
+            id: WaiterId::fresh(),
+        })
     }
 
     fn poll_release(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
@@ -284,6 +285,34 @@ impl Hold for FairHold {
 
     fn place(&self) -> &Path {
         self.shared.path()
+    }
+}
+
+/// Resolves when the lock file of a hold is lost. Dropping it drops its waker.
+struct LostDoor {
+    line: Arc<Line>,
+    token: u64,
+    latch: Arc<OnceLock<Loss>>,
+    over: Arc<AtomicBool>,
+    id: WaiterId,
+}
+
+impl Future for LostDoor {
+    type Output = Loss;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Loss> {
+        match self.over.load(Ordering::Relaxed) {
+            true => Poll::Pending,
+            false => self
+                .line
+                .poll_lost(&self.latch, self.token, self.id, cx.waker()),
+        }
+    }
+}
+
+impl Drop for LostDoor {
+    fn drop(&mut self) {
+        self.line.forget_loss_waiter(self.id);
     }
 }
 

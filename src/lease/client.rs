@@ -13,7 +13,7 @@ use crate::address::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::shielded;
 use crate::lock::{Capabilities, Reach};
-use crate::sys::fork::{PerProcess, generation};
+use crate::sys::fork::{Origin, PerProcess};
 use crate::sys::host;
 use crate::sys::id::Id;
 
@@ -29,7 +29,7 @@ pub(crate) struct Client {
     store: Arc<dyn Store>,
     listens: bool,
     closed: AtomicBool,
-    generation: u32,
+    origin: Origin,
 }
 
 impl Client {
@@ -66,7 +66,7 @@ impl Client {
             store,
             listens: false,
             closed: AtomicBool::new(false),
-            generation: generation(),
+            origin: Origin::here(),
         };
         (client, parts)
     }
@@ -117,7 +117,7 @@ impl Client {
 
     /// Fails in a forked child.
     pub(super) fn check(&self) -> Result<()> {
-        if self.generation != generation() {
+        if !self.origin.is_here() {
             let text = "this client was connected before a fork: connect again in the child";
             return Err(Error::at(ErrorKind::Unsupported, text, self.address()));
         }

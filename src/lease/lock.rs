@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::actor::{Actor, Command};
 use super::client::{Client, gone};
-use super::session::{Outcome, Seen, Session, Wish};
+use super::session::{LostHold, Outcome, Seen, Session, Wish};
 use super::store::{Answer, Doubt, Grant, Inspection, Kind, Link, Member, Mismatch, Target};
 use crate::acquire::Acquire;
 use crate::address::Address;
@@ -190,12 +190,8 @@ impl LeaseLock {
             lock: self.clone(),
             seen: None,
         };
-        // The stream ends after an error.
-        Changes::new(stream::unfold(Some(look), |look| async {
-            let mut look = look?;
-            let item = look.next().await;
-            let look = item.is_ok().then_some(look);
-            Some((item, look))
+        Changes::new(stream::unfold(look, |mut look| async {
+            Some((look.next().await, look))
         }))
     }
 
@@ -369,8 +365,15 @@ pub struct LeaseHold {
     mode: Mode,
     /// The channel that receives the result of the release.
     answer: Option<oneshot::Receiver<Result<()>>>,
-    /// The channel that receives the result of the downgrade.
-    sharing: Option<oneshot::Receiver<Result<()>>>,
+    /// The result of the downgrade.
+    sharing: Option<Reply>,
+}
+
+/// What a hold waits for after a command: the answer or its loss, whichever comes first. A loss needs
+/// no answer.
+struct Reply {
+    answer: oneshot::Receiver<Result<()>>,
+    lost: LostHold,
 }
 
 impl LeaseHold {
@@ -401,23 +404,29 @@ impl LeaseHold {
         if let Some(loss) = self.watched.loss() {
             return Err(self.lost_by(loss));
         }
-        let (reply, mut answer) = oneshot::channel();
-        self.lock
-            .client
-            .send(Command::Ensure(self.watched.clone(), reply))?;
-        std::future::poll_fn(|context| self.poll_answer(&mut answer, context)).await
+        let mut reply = self.ask(Command::Ensure)?;
+        std::future::poll_fn(|context| self.poll_reply(&mut reply, context)).await
     }
 
-    /// Waits for the answer or a loss, whichever comes first. A loss needs no answer.
-    fn poll_answer(
+    /// Sends a command about the hold.
+    fn ask(
         &self,
-        answer: &mut oneshot::Receiver<Result<()>>,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<()>> {
-        if let Poll::Ready(answer) = poll_shielded(Pin::new(answer), context) {
+        command: impl FnOnce(Arc<Session>, oneshot::Sender<Result<()>>) -> Command,
+    ) -> Result<Reply> {
+        let (responder, answer) = oneshot::channel();
+        let command = command(self.watched.clone(), responder);
+        self.lock.client.send(command)?;
+        Ok(Reply {
+            answer,
+            lost: self.watched.lost(),
+        })
+    }
+
+    fn poll_reply(&self, reply: &mut Reply, context: &mut Context<'_>) -> Poll<Result<()>> {
+        if let Poll::Ready(answer) = poll_shielded(Pin::new(&mut reply.answer), context) {
             return Poll::Ready(answer.map_err(|_| gone(self.lock.path())).and_then(|it| it));
         }
-        let loss = self.watched.poll_lost(context);
+        let loss = Pin::new(&mut reply.lost).poll(context);
         loss.map(|loss| Err(self.lost_by(loss)))
     }
 
@@ -444,18 +453,13 @@ impl Hold for LeaseHold {
 
     fn poll_downgrade(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         self.lock.client.check()?;
-        let mut answer = match self.sharing.take() {
-            Some(answer) => answer,
-            None if self.watched.writes() => {
-                let (reply, answer) = oneshot::channel();
-                let command = Command::Downgrade(self.watched.clone(), reply);
-                self.lock.client.send(command)?;
-                answer
-            }
+        let mut reply = match self.sharing.take() {
+            Some(reply) => reply,
+            None if self.watched.writes() => self.ask(Command::Downgrade)?,
             None => return Poll::Ready(Err(no_writer(self.lock.path()))),
         };
-        let answered = self.poll_answer(&mut answer, context);
-        self.sharing = answered.is_pending().then_some(answer);
+        let answered = self.poll_reply(&mut reply, context);
+        self.sharing = answered.is_pending().then_some(reply);
         answered
     }
 
@@ -464,10 +468,7 @@ impl Hold for LeaseHold {
     }
 
     fn lost(&self) -> Lost {
-        let session = self.watched.clone();
-        Lost::new(std::future::poll_fn(move |context| {
-            session.poll_lost(context)
-        }))
+        Lost::new(self.watched.lost())
     }
 
     fn poll_release(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {

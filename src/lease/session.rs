@@ -12,6 +12,7 @@
 //! | `Held` | the guard, by a release or its drop |
 //! | `Over` | nothing |
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -23,9 +24,9 @@ use super::store::{Grant, Kind, LockState, Target};
 use crate::backend::Mode;
 use crate::error::Error;
 use crate::foreign::SafeWaker;
-use crate::loss::{Loss, LossListener};
+use crate::loss::{Loss, LossListener, LossWaiters, WaiterId};
 use crate::status::Waiting;
-use crate::sys::fork::generation;
+use crate::sys::fork::Origin;
 
 /// The request of a caller.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +58,7 @@ pub(super) enum Outcome {
 
 pub(super) struct Session {
     /// The process that waits. In a forked child, the mutex may stay locked forever.
-    generation: u32,
+    origin: Origin,
     pub(super) id: String,
     pub(super) target: Arc<Target>,
     inner: Mutex<Inner>,
@@ -73,7 +74,7 @@ struct Inner {
     /// The last answer that said "you wait", and until when the server grants nothing.
     waiting: Option<(Waiting, Stamp)>,
     loss: Option<Loss>,
-    listeners: Vec<SafeWaker>,
+    waiters: LossWaiters,
     /// Called on a loss.
     counter: Option<LossListener>,
 }
@@ -95,11 +96,11 @@ impl Session {
             waker: None,
             waiting: None,
             loss: None,
-            listeners: Vec::new(),
+            waiters: LossWaiters::default(),
             counter: None,
         };
         Self {
-            generation: generation(),
+            origin: Origin::here(),
             id: ambient::fresh_id(),
             target,
             inner: Mutex::new(inner),
@@ -264,11 +265,11 @@ impl Session {
         }
         inner.loss = Some(loss);
         self.valid_until.store(0, Ordering::Release);
-        let listeners = std::mem::take(&mut inner.listeners);
+        let wakers = inner.waiters.take();
         let counter = inner.counter.take();
         drop(inner);
         counter.into_iter().for_each(|count| count(loss));
-        listeners.into_iter().for_each(SafeWaker::wake);
+        wakers.for_each(SafeWaker::wake);
         true
     }
 
@@ -287,7 +288,7 @@ impl Session {
     }
 
     fn is_foreign(&self) -> bool {
-        self.generation != generation()
+        !self.origin.is_here()
     }
 
     /// Calls this on a loss, or now if the hold is lost already.
@@ -302,21 +303,13 @@ impl Session {
         }
     }
 
-    /// Stays pending in a forked child.
-    pub(super) fn poll_lost(&self, context: &Context<'_>) -> Poll<Loss> {
-        if self.is_foreign() {
-            return Poll::Pending;
+    /// Returns a future that waits for a loss. It stays pending in a forked child. Dropping it drops
+    /// its waker.
+    pub(super) fn lost(self: &Arc<Self>) -> LostHold {
+        LostHold {
+            session: self.clone(),
+            id: WaiterId::fresh(),
         }
-        // Declared before the mutex is locked, so that an unused waker is dropped after it is free.
-        let mut waker = Some(SafeWaker::of(context.waker()));
-        let mut inner = self.lock();
-        if let Some(loss) = inner.loss {
-            return Poll::Ready(loss);
-        }
-        let known = |it: &SafeWaker| inner.listeners.iter().any(|kept| kept.will_wake(it));
-        let fresh = waker.take_if(|it| !known(it));
-        inner.listeners.extend(fresh);
-        Poll::Pending
     }
 
     /// Ends the hold or the wait. Returns whether there was a guard, and how its lock was lost.
@@ -325,11 +318,47 @@ impl Session {
         let mut inner = self.lock();
         let held = matches!(inner.stage, Stage::Held(_));
         inner.stage = Stage::Over;
-        let (listeners, loss) = (std::mem::take(&mut inner.listeners), inner.loss);
+        let (wakers, loss) = (inner.waiters.take(), inner.loss);
         let counter = inner.counter.take();
         drop(inner);
-        drop((listeners, counter));
+        drop((wakers, counter));
         (held, loss)
+    }
+}
+
+/// Resolves when the hold of a session is lost.
+pub(super) struct LostHold {
+    session: Arc<Session>,
+    id: WaiterId,
+}
+
+impl Future for LostHold {
+    type Output = Loss;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Loss> {
+        if self.session.is_foreign() {
+            return Poll::Pending;
+        }
+        let waker = SafeWaker::of(context.waker());
+        let mut inner = self.session.lock();
+        let (loss, unused) = match inner.loss {
+            Some(loss) => (Poll::Ready(loss), Some(waker)),
+            // After the release no loss is reported.
+            None if matches!(inner.stage, Stage::Over) => (Poll::Pending, Some(waker)),
+            None => (Poll::Pending, inner.waiters.wait(self.id, waker)),
+        };
+        drop(inner);
+        drop(unused);
+        loss
+    }
+}
+
+impl Drop for LostHold {
+    fn drop(&mut self) {
+        if !self.session.is_foreign() {
+            let waker = self.session.lock().waiters.leave(self.id);
+            drop(waker);
+        }
     }
 }
 

@@ -107,8 +107,10 @@ impl PgClient {
     /// The messages of the server go to the owner of the connection, so waiters
     /// [poll](super::Config::poll_interval). Do not begin a transaction on the connection: steps
     /// would become a part of it. Transactions, also those that
-    /// [assert a hold](crate::postgres#inside-your-own-transaction), need a second connection. It works as long as the runtime that drives it. The client cannot
-    /// replace it when it breaks, and no other client notices that it broke.
+    /// [assert a hold](crate::postgres#inside-your-own-transaction), need a second connection.
+    ///
+    /// The connection works as long as the runtime that drives it. The client cannot replace it when
+    /// it breaks, and no other client notices that it broke.
     ///
     /// To let the client make its own connections, use [`Options::connect_with`].
     ///

@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 #[cfg_attr(not(unix), path = "fork/none.rs")]
 mod arm;
 
-pub(crate) use arm::{Slot, generation};
+pub(crate) use arm::Slot;
+use arm::generation;
 
 /// The process that made something. A forked child is another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

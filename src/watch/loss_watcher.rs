@@ -5,7 +5,6 @@
 //! neither reads nor locks. After every event, and once a second, it is compared with what it
 //! should be. The first loss stays.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::{Seen, WatchId, Watcher, WatcherId, watch};
 use crate::foreign::SafeWaker;
-use crate::loss::Loss;
+use crate::loss::{Loss, LossWaiters, WaiterId};
 use crate::sys::file::{self, FileId};
 use crate::sys::fork::Origin;
 
@@ -51,20 +50,8 @@ pub(crate) struct LossWatcher<S = Named> {
 #[derive(Default)]
 struct State {
     watch: Option<WatchId>,
-    wakers: Vec<SafeWaker>,
-    /// The last number of a listener.
-    last: u64,
-    /// The wakers of the listeners.
-    listeners: BTreeMap<u64, SafeWaker>,
+    waiters: LossWaiters,
     over: bool,
-}
-
-impl State {
-    fn take_wakers(&mut self) -> Vec<SafeWaker> {
-        let mut wakers = std::mem::take(&mut self.wakers);
-        wakers.extend(std::mem::take(&mut self.listeners).into_values());
-        wakers
-    }
 }
 
 /// Returns the loss of the file that was locked as `id` at this path. If the path cannot be looked
@@ -134,49 +121,10 @@ impl<S: Watched> LossWatcher<S> {
 
     /// Returns a future's part of this. Dropping it drops the future's waker.
     pub(crate) fn listen(self: &Arc<Self>) -> Listener<S> {
-        let mut number = 0;
-        if self.is_here() {
-            let mut state = self.state();
-            state.last += 1;
-            number = state.last;
-        }
         Listener {
             watcher: self.clone(),
-            number,
+            id: WaiterId::fresh(),
         }
-    }
-
-    /// Polls for a loss. The waker is kept until the loss or the release.
-    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Loss> {
-        self.poll_with(waker, |state, waker| {
-            if state.wakers.iter().any(|kept| kept.will_wake(&waker)) {
-                return Some(waker);
-            }
-            state.wakers.push(waker);
-            None
-        })
-    }
-
-    /// Polls for a loss. `keep` keeps the waker, and returns one that is not needed.
-    fn poll_with(
-        &self,
-        waker: &Waker,
-        keep: impl FnOnce(&mut State, SafeWaker) -> Option<SafeWaker>,
-    ) -> Poll<Loss> {
-        // In a forked child nothing of this is ours, and the mutex may stay locked forever.
-        if !self.is_here() {
-            return Poll::Pending;
-        }
-        let waker = SafeWaker::of(waker);
-        let mut state = self.state();
-        let (loss, unused) = match self.latch.get() {
-            Some(loss) => (Poll::Ready(*loss), Some(waker)),
-            None if state.over => (Poll::Pending, Some(waker)),
-            None => (Poll::Pending, keep(&mut state, waker)),
-        };
-        drop(state);
-        drop(unused);
-        loss
     }
 
     fn is_here(&self) -> bool {
@@ -190,9 +138,9 @@ impl<S: Watched> LossWatcher<S> {
             return;
         }
         self.latch.get_or_init(|| loss);
-        let wakers = state.take_wakers();
+        let wakers = state.waiters.take();
         drop(state);
-        wakers.into_iter().for_each(SafeWaker::wake);
+        wakers.for_each(SafeWaker::wake);
     }
 
     /// Ends the watch at the release. Callers that still wait for a loss stay pending.
@@ -202,7 +150,7 @@ impl<S: Watched> LossWatcher<S> {
         }
         let mut state = self.state();
         state.over = true;
-        let wakers = state.take_wakers();
+        let wakers = state.waiters.take();
         let watched = state.watch.take();
         drop(state);
         drop(wakers);
@@ -245,23 +193,35 @@ impl<S: Watched> LossWatcher<S> {
 /// A future that waits for the loss.
 pub(crate) struct Listener<S: Watched = Named> {
     watcher: Arc<LossWatcher<S>>,
-    /// Its key in the list of wakers.
-    number: u64,
+    id: WaiterId,
 }
 
 impl<S: Watched> Listener<S> {
     /// Polls for the loss. A waker of an earlier poll is replaced.
     pub(crate) fn poll(&self, waker: &Waker) -> Poll<Loss> {
-        self.watcher.poll_with(waker, |state, waker| {
-            state.listeners.insert(self.number, waker)
-        })
+        let watcher = &self.watcher;
+        // In a forked child nothing of this is ours, and the mutex may stay locked forever.
+        if !watcher.is_here() {
+            return Poll::Pending;
+        }
+        // The waker that is not kept is dropped after the mutex is unlocked.
+        let waker = SafeWaker::of(waker);
+        let mut state = watcher.state();
+        let (loss, unused) = match watcher.latch.get() {
+            Some(loss) => (Poll::Ready(*loss), Some(waker)),
+            None if state.over => (Poll::Pending, Some(waker)),
+            None => (Poll::Pending, state.waiters.wait(self.id, waker)),
+        };
+        drop(state);
+        drop(unused);
+        loss
     }
 }
 
 impl<S: Watched> Drop for Listener<S> {
     fn drop(&mut self) {
         if self.watcher.is_here() {
-            let waker = self.watcher.state().listeners.remove(&self.number);
+            let waker = self.watcher.state().waiters.leave(self.id);
             drop(waker);
         }
     }

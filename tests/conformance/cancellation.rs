@@ -85,6 +85,25 @@ pub(crate) fn p25_an_aborted_holder_releases<S: Subject>() {
     assert_idle(&subject);
 }
 
+/// A hold may last for days, and each task of a service may ask for its loss.
+pub(crate) fn p62_a_future_of_a_loss_that_is_dropped_keeps_no_waker<S: Subject>() {
+    let subject = S::new();
+    let lock = subject.open_without_polling();
+    let guard = held::<S>(&lock);
+    let mut kept = Polled::new(guard.lost());
+    let mut dropped = Polled::new(guard.lost());
+    for lost in [&mut kept, &mut dropped] {
+        assert_pending!(lost.poll());
+        assert_pending!(lost.poll());
+    }
+    let bell = dropped.bell.clone();
+    drop(dropped);
+    assert_eq!(Arc::strong_count(&bell), 1, "its waker is gone");
+    assert_pending!(kept.poll());
+    drop((kept, guard));
+    assert_idle(&subject);
+}
+
 /// Many waiters begin, many leave early. In the end the lock uses as many resources as before.
 pub(crate) fn p62_a_storm_leaves_nothing<S: Subject>() {
     let subject = S::new();

@@ -71,6 +71,7 @@ macro_rules! conforms {
                 cancellation::p24_a_cancelled_acquire_never_releases_a_later_claim,
                 cancellation::p25_a_cancelled_release_completes,
                 cancellation::p25_an_aborted_holder_releases,
+                cancellation::p62_a_future_of_a_loss_that_is_dropped_keeps_no_waker,
                 cancellation::p62_a_storm_leaves_nothing,
                 ownership::p39_acquiring_what_is_held_waits,
                 ownership::p39_a_panic_poisons_nothing,

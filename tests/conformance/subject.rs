@@ -56,7 +56,8 @@ pub(crate) trait Subject: Sized + 'static {
 pub(crate) type GuardOf<S> = <<S as Subject>::Lock as Lock>::Guard;
 pub(crate) type Waiter<S> = Polled<Acquire<GuardOf<S>>>;
 
-/// A waiter that has been polled once and waits. Nobody else joins or leaves the queue meanwhile.
+/// A waiter that has been polled once and waits. No other waiter joins or leaves
+/// the queue meanwhile.
 pub(crate) fn queued<S: Subject>(lock: &S::Lock) -> Waiter<S> {
     let before = if S::REMOTE { waiting::<S>(lock) } else { 0 };
     let mut waiter = Polled::new(lock.acquire());

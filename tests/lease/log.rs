@@ -39,9 +39,9 @@ pub(crate) struct Step {
 /// Something that happens to the server. Times are in microseconds of the server.
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
-    /// Somebody listens on this inbox from now on.
+    /// A client listens on this inbox from now on.
     Listens(String),
-    /// Nobody listens on this inbox any more.
+    /// No client listens on this inbox any more.
     Deaf(String),
     Step(Box<Step>),
     /// A copy of the data is made. Copies have the numbers 1, 2, …

@@ -17,7 +17,7 @@ pub(crate) trait Replay {
     /// Whether it can lose data, or have older data, and its time can go back.
     const GOES_BACK: bool;
 
-    /// Somebody listens on this inbox from now on, or nobody does.
+    /// A client listens on this inbox from now on, or none does.
     fn hear(&mut self, inbox: &str, hears: bool);
 
     /// Copies the data. Copies have the numbers 1, 2, …

@@ -60,7 +60,7 @@ pub(super) enum Bug {
     NoRenewal,
     /// A heartbeat says that an offer is claimed, and leaves it an offer.
     NoClaim,
-    /// A newcomer is granted what is free, whoever waits.
+    /// A newcomer acquires what is free before all waiters.
     Overtaking,
     /// The token of a grant is the arrival number.
     ArrivalToken,
@@ -103,7 +103,7 @@ pub(super) enum Event {
     Granted {
         id: String,
         shares: u32,
-        /// Whether somebody waits who arrived before.
+        /// Whether a waiter arrived earlier.
         overtakes: bool,
     },
     PassedOn {

@@ -5,7 +5,7 @@
 //! 1. Whenever the server grants the lock, and whenever a future takes a grant, the holds that are
 //!    valid by the clocks of their own processes leave room for it.
 //! 2. By then the others know that they have lost the lock, if their processes run.
-//! 3. Nobody is granted the lock while somebody waits who arrived before.
+//! 3. No caller acquires the lock before a waiter that arrived earlier.
 //! 4. Tokens of exclusive holds increase, in the order in which they are taken.
 //! 5. In a calm run (delays, cancelled futures, and nothing else) no hold is lost, no waiter that
 //!    is polled is bypassed, no guard reports a crash, an id arrives once, and a grant is taken

@@ -15,6 +15,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::crew::child::{limit_files, path, say, variable};
 use crate::crew::until;
+use crate::taker::fork::status_of_a_copy;
 
 /// How many copies meet the threads of their parent.
 const COPIES: usize = 300;
@@ -34,20 +35,7 @@ pub(crate) fn main() {
 /// Forks. Runs this in the child, and asserts that it ends well. A child that hangs is killed.
 #[track_caller]
 fn in_a_copy(work: impl FnOnce()) {
-    // SAFETY: the child continues with this one thread and ends by `_exit`. The C library makes
-    // `malloc` usable in it.
-    let pid = unsafe { libc::fork() };
-    assert!(pid >= 0, "fork");
-    if pid == 0 {
-        // SAFETY: a plain system call.
-        unsafe { libc::alarm(20) };
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        // SAFETY: ends the process without running the parent's destructors.
-        unsafe { libc::_exit(i32::from(done.is_err())) };
-    }
-    let mut status = 0;
-    // SAFETY: waits for the child, with a pointer to a local.
-    unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    let status = status_of_a_copy(work);
     assert_eq!(status, 0, "the copy did not end well");
 }
 

@@ -37,7 +37,7 @@ use crate::crew::child::{self, Orders, Places, failed, say};
 
 #[cfg(unix)]
 #[path = "taker_fork.rs"]
-mod fork;
+pub(crate) mod fork;
 #[path = "taker_kind.rs"]
 mod kind;
 #[path = "taker_mixed.rs"]

@@ -225,7 +225,7 @@ fn use_permit(semaphore: &FifoSemaphore, permit: FifoPermit, changes: stanchion:
 
 /// Returns the status with which a copy of the process ended that did this. A copy that hangs is
 /// killed by a signal.
-fn status_of_a_copy(work: impl FnOnce()) -> i32 {
+pub(crate) fn status_of_a_copy(work: impl FnOnce()) -> i32 {
     // SAFETY: as in `in_a_copy`.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork");

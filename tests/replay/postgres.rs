@@ -111,7 +111,7 @@ struct Run<'a> {
     /// Where the database goes afterwards.
     free: &'a Mutex<Vec<Database>>,
     ticks: Ticks,
-    /// The inboxes on which somebody listens.
+    /// The inboxes on which a client listens.
     inboxes: BTreeSet<String>,
     /// Whether a step was run. Until then the database has nothing that it can have forgotten.
     is_used: bool,

@@ -14,7 +14,7 @@ use super::effects::Effects;
 use super::{Core, Line, Site};
 use crate::door::Door;
 use crate::foreign::SafeWaker;
-use crate::loss::Loss;
+use crate::loss::{Loss, LossWaiters, WaiterId};
 use crate::trace::Note;
 use crate::watch::loss_watcher::loss_of;
 use crate::watch::{Seen, WatchId, watch};
@@ -26,7 +26,7 @@ pub(super) struct LossState {
     watch: Option<WatchId>,
     /// Set on a loss of the present grant. It exists once a caller waits for a loss.
     latch: Option<Arc<OnceLock<Loss>>>,
-    wakers: Vec<SafeWaker>,
+    waiters: LossWaiters,
 }
 
 impl Line {
@@ -43,6 +43,7 @@ impl Line {
         &self,
         latch: &OnceLock<Loss>,
         token: u64,
+        id: WaiterId,
         waker: &Waker,
     ) -> Poll<Loss> {
         match latch.get() {
@@ -50,9 +51,14 @@ impl Line {
             None if self.is_foreign() => Poll::Pending,
             None => {
                 let mut waker = Some(SafeWaker::of(waker));
-                self.run_unchecked(|core| core.poll_lost(latch, token, &mut waker))
+                self.run_unchecked(|core| core.poll_lost(latch, token, id, &mut waker))
             }
         }
+    }
+
+    /// Forgets a future that waited for a loss. Does nothing after the grant.
+    pub(in crate::fair) fn forget_loss_waiter(&self, id: WaiterId) {
+        self.unless_foreign(|core| core.forget_loss_waiter(id));
     }
 }
 
@@ -83,6 +89,7 @@ impl Core {
         &mut self,
         latch: &OnceLock<Loss>,
         token: u64,
+        id: WaiterId,
         waker: &mut Option<SafeWaker>,
     ) -> Poll<Loss> {
         if let Some(loss) = latch.get() {
@@ -90,10 +97,19 @@ impl Core {
         }
         let possession = self.possession.as_mut();
         if let Some(possession) = possession.filter(|it| it.token() == token) {
-            possession.loss.wait(waker);
+            let old = waker
+                .take()
+                .and_then(|it| possession.loss.waiters.wait(id, it));
+            self.effects.discard(old);
             self.agenda.compare_later();
         }
         Poll::Pending
+    }
+
+    fn forget_loss_waiter(&mut self, id: WaiterId) {
+        let possession = self.possession.as_mut();
+        self.effects
+            .discard(possession.and_then(|it| it.loss.waiters.leave(id)));
     }
 
     /// Notes that a watch has fired, and is over. It may be that of an earlier hold.
@@ -126,7 +142,7 @@ impl Core {
         };
         let path = &self.disk.place().door;
         possession.loss.look(&door, path, &mut self.effects);
-        if !possession.loss.wakers.is_empty() {
+        if !possession.loss.waiters.is_empty() {
             self.agenda.compare_later();
         }
     }
@@ -156,12 +172,6 @@ impl LossState {
         self.watch.is_some()
     }
 
-    /// Keeps a waker until the loss, unless one for the same task is kept already.
-    fn wait(&mut self, waker: &mut Option<SafeWaker>) {
-        let wakers = &mut self.wakers;
-        wakers.extend(waker.take_if(|it| !wakers.iter().any(|known| known.will_wake(it))));
-    }
-
     /// Compares the door with its path, and records a loss. An error of this look is no loss.
     fn look(&mut self, door: &Door, path: &Path, effects: &mut Effects) {
         if self.loss.is_none()
@@ -178,14 +188,13 @@ impl LossState {
         if let Some(latch) = &self.latch {
             latch.get_or_init(|| loss);
         }
-        self.wakers.drain(..).for_each(|it| effects.wake(Some(it)));
+        self.waiters.take().for_each(|it| effects.wake(Some(it)));
     }
 
     /// Ends the present grant. The futures that wait for its loss stay pending.
     pub(super) fn end_grant(&mut self, effects: &mut Effects) {
         self.latch = None;
-        let wakers = self.wakers.drain(..);
-        wakers.for_each(|it| effects.discard(Some(it)));
+        self.waiters.take().for_each(|it| effects.discard(Some(it)));
     }
 
     /// Gives the watch back.

@@ -84,7 +84,7 @@ use crate::stats::Counts;
 use crate::step::{self, Step};
 use crate::sys::file::{check_lock_path, duplicate_for_exec};
 use crate::sys::filesystem::FileSystem;
-use crate::sys::fork::{PerProcess, generation};
+use crate::sys::fork::{Origin, PerProcess};
 use crate::trace::Note;
 use crate::watch::{Seen, WatchId, Watcher, watch};
 
@@ -120,7 +120,7 @@ pub(super) struct Line {
     this: Weak<Self>,
     place: Arc<Place>,
     kind: LockKind,
-    generation: u32,
+    origin: Origin,
     site: Site,
     flags: Arc<Flags>,
     shareable: Arc<AtomicBool>,
@@ -243,7 +243,7 @@ impl Line {
                 this: line.clone(),
                 place,
                 kind,
-                generation: generation(),
+                origin: Origin::here(),
                 site,
                 flags: core.tail.flags().clone(),
                 shareable: core.shareable.clone(),
@@ -283,7 +283,7 @@ impl Line {
 
     /// Returns whether this line was created by the parent, before a fork.
     pub(super) fn is_foreign(&self) -> bool {
-        self.generation != generation()
+        !self.origin.is_here()
     }
 
     fn refuse_foreign(&self) -> Result<()> {

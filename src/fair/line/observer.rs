@@ -70,7 +70,7 @@ impl Observers {
     }
 }
 
-/// A stream of states of the lock, one for each change that was seen. It ends only after an error.
+/// A stream of states of the lock, one for each change that was seen.
 struct Observer {
     line: Arc<Line>,
     watcher_id: WatcherId,
@@ -80,7 +80,6 @@ struct Observer {
     /// observer too, so there is at most one probe in [`FALLBACK`].
     probed: Option<(Instant, Probed)>,
     not_before: Option<Instant>,
-    failed: bool,
 }
 
 /// What the watch thread leaves for the task.
@@ -162,7 +161,6 @@ impl Observer {
             last: None,
             probed: None,
             not_before: None,
-            failed: false,
         }
     }
 
@@ -232,28 +230,15 @@ impl Stream for Observer {
     type Item = Result<Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.failed {
-            return Poll::Ready(None);
-        }
         // Before the mutexes of the signal, one of which may stay locked forever in a forked child.
-        if let Err(error) = self.line.refuse_foreign() {
-            self.failed = true;
-            return Poll::Ready(Some(Err(error)));
-        }
+        self.line.refuse_foreign()?;
         // The waker is stored before the flag is read, so that no event is missed in between.
         let waker = SafeWaker::of(cx.waker());
         let old = self.signal.waker().replace(waker);
         drop(old);
         while self.signal.due.swap(false, Ordering::AcqRel) {
-            match self.look() {
-                Ok(None) => {}
-                Ok(Some(status)) => {
-                    return Poll::Ready(Some(Ok(status)));
-                }
-                Err(error) => {
-                    self.failed = true;
-                    return Poll::Ready(Some(Err(error)));
-                }
+            if let Some(status) = self.look()? {
+                return Poll::Ready(Some(Ok(status)));
             }
         }
         Poll::Pending

@@ -150,7 +150,7 @@ impl Possession {
         self.inside.permits
     }
 
-    /// Returns how many permits are in use, and who gets the others.
+    /// Returns how many permits are in use, and which cohort gets the others.
     pub(super) fn served(&self) -> Served {
         Served {
             used: self.permits(),

@@ -84,16 +84,13 @@ impl Directory for Dir {
     fn open(path: &Path) -> io::Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let opened = retry_on_intr(|| fs::open(path, flags, Mode::empty()));
-        if_there(
-            opened
-                .and_then(above_standard_streams)
-                .map(|descriptor| Self {
-                    shows_changes: FileSystem::of(&descriptor).shows_changes(),
-                    descriptor: File::from(descriptor),
-                    path: path.to_path_buf(),
-                    buffer: Box::new([MaybeUninit::uninit(); LISTING]),
-                }),
-        )
+        let opened = opened.and_then(above_standard_streams);
+        if_there(opened.map(|descriptor| Self {
+            shows_changes: FileSystem::of(&descriptor).shows_changes(),
+            descriptor: File::from(descriptor),
+            path: path.to_path_buf(),
+            buffer: Box::new([MaybeUninit::uninit(); LISTING]),
+        }))
     }
 
     /// The directory gets its rights under another name, `PATH.new-N`, so that no process finds it

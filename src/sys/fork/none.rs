@@ -4,7 +4,7 @@ use std::fs::File;
 
 pub(super) fn notice() {}
 
-pub(crate) fn generation() -> u32 {
+pub(super) fn generation() -> u32 {
     0
 }
 

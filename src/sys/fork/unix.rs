@@ -73,7 +73,7 @@ static NULL_DEVICE: AtomicU64 = AtomicU64::new(0);
 
 /// Returns the number of forks between the first process and this one. A value from before a fork
 /// is stale.
-pub(crate) fn generation() -> u32 {
+pub(super) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
