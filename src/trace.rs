@@ -39,8 +39,8 @@ pub(crate) enum Note {
 
 impl Note {
     /// Reports this note, outside any mutex.
-    pub(crate) fn tell(self, lock: &Path) {
-        tell(self, lock);
+    pub(crate) fn tell(self, lock: impl AsRef<Path>) {
+        tell(self, lock.as_ref());
     }
 }
 
@@ -158,7 +158,8 @@ mod on {
     }
 
     /// Reports what a drop could not do. No caller learns of it otherwise.
-    pub(crate) fn unheard(lock: &Path, error: &Error) {
+    pub(crate) fn unheard(lock: impl AsRef<Path>, error: &Error) {
+        let lock = lock.as_ref();
         surviving(|| tracing::error!(lock = %lock.display(), %error, "giving back failed"));
     }
 }
@@ -201,7 +202,7 @@ mod off {
     }
 
     #[inline(always)]
-    pub(crate) fn unheard(_: &Path, _: &Error) {}
+    pub(crate) fn unheard(_: impl AsRef<Path>, _: &Error) {}
 }
 
 #[cfg(not(feature = "tracing"))]

@@ -109,7 +109,8 @@ table! { OF_HANDLES:
     config(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock MemLock MemRwLock MemSemaphore
         RedisLock RedisRwLock RedisSemaphore;
     path(): FifoLock FifoRwLock FifoSemaphore FileLock PidLock NamedLock
-        RedisLock RedisRwLock RedisSemaphore AnyLock AnySharedLock AnySemaphore;
+        AnyLock AnySharedLock AnySemaphore;
+    address(): RedisLock RedisRwLock RedisSemaphore;
     is_locked(): FifoLock FifoRwLock FifoSemaphore PidLock;
     force_release(1): RedisLock RedisRwLock RedisSemaphore;
 }

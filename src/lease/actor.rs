@@ -331,7 +331,7 @@ impl Actor {
 
     fn fail_with(&mut self, id: &str, failure: Failure) {
         if let Some(entry) = self.entries.get(id) {
-            let error = failure.error("wait for", &entry.session.target.place);
+            let error = failure.error("wait for", &entry.session.target.address);
             self.fail(id, error);
         }
     }

@@ -1,6 +1,5 @@
 //! A client: the handle on the actor, and the thread on which the actor runs.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -39,8 +38,8 @@ impl Client {
         let (mut client, parts) = Self::parts(Arc::new(store), settings);
         let (report, begun) = oneshot::channel();
         start(client.store.backend(), parts, report)?;
-        let place = client.store.address();
-        client.listens = shielded(begun).await.map_err(|_| gone(place))??;
+        let address = client.store.address();
+        client.listens = shielded(begun).await.map_err(|_| gone(address))??;
         Ok(Arc::new(client))
     }
 
@@ -71,7 +70,7 @@ impl Client {
         (client, parts)
     }
 
-    pub(crate) fn address(&self) -> &Path {
+    pub(crate) fn address(&self) -> &str {
         self.store.address()
     }
 
@@ -124,17 +123,21 @@ impl Client {
         Ok(())
     }
 
-    pub(super) fn refuse_closed(&self, place: &Path) -> Result<()> {
+    pub(super) fn refuse_closed(&self, address: &str) -> Result<()> {
         match self.closed.load(Ordering::Acquire) {
-            true => Err(Error::at(ErrorKind::Closed, "the client is closed", place)),
+            true => Err(Error::at(
+                ErrorKind::Closed,
+                "the client is closed",
+                address,
+            )),
             false => Ok(()),
         }
     }
 }
 
-pub(super) fn gone(place: &Path) -> Error {
+pub(super) fn gone(address: &str) -> Error {
     let text = "the background thread of the client has ended";
-    Error::at(ErrorKind::Unavailable, text, place)
+    Error::at(ErrorKind::Unavailable, text, address)
 }
 
 /// Starts the thread of a client's actor, with its own runtime.

@@ -52,7 +52,7 @@ impl Client {
         let lock = self.handle(name, Kind::Semaphore, permits);
         if !(1..ALL).contains(&permits) {
             let text = "a semaphore has 1 to 999,999,999 permits";
-            return Err(Error::at(ErrorKind::InvalidInput, text, lock.path()));
+            return Err(Error::at(ErrorKind::InvalidInput, text, lock.address()));
         }
         Ok(lock)
     }
@@ -62,7 +62,7 @@ impl Client {
         let target = Target {
             kind,
             limit,
-            place: self.address().join(&name),
+            address: format!("{}/{name}", self.address()),
             name,
         };
         LeaseLock {
@@ -101,15 +101,15 @@ impl LeaseLock {
     /// Fails if the request is invalid, or the client is closed.
     fn check(&self, mode: Mode) -> Result<()> {
         self.client.check()?;
-        self.client.refuse_closed(self.path())?;
+        self.client.refuse_closed(self.address())?;
         match mode {
-            Mode::Permits(permits) => check_permits(permits, self.target.limit, self.path()),
+            Mode::Permits(permits) => check_permits(permits, self.target.limit, self.address()),
             Mode::Exclusive | Mode::Shared => Ok(()),
         }
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.target.place
+    pub(crate) fn address(&self) -> &str {
+        &self.target.address
     }
 
     pub(crate) fn limit(&self) -> u32 {
@@ -134,11 +134,11 @@ impl LeaseLock {
         if let Some(theirs) = inspection.limit.filter(|it| *it != limit) {
             let text =
                 Mismatch::Limit(theirs).describe(&self.target, self.client.terms().settings.lease);
-            return Err(Error::at(ErrorKind::Incompatible, text, self.path()));
+            return Err(Error::at(ErrorKind::Incompatible, text, self.address()));
         }
         inspection.free(limit).ok_or_else(|| {
             let text = "the server may have forgotten holders; it counts them again within a lease";
-            Error::at(ErrorKind::Unavailable, text, self.path())
+            Error::at(ErrorKind::Unavailable, text, self.address())
         })
     }
 
@@ -201,7 +201,10 @@ impl LeaseLock {
         #[allow(clippy::disallowed_methods)] // The actor has a runtime of its own.
         let set = move |_: &mut Actor| _ = reply.send(tokio::time::sleep(pause));
         self.client.send(Command::Call(Box::new(set)))?;
-        shielded(timer).await.map_err(|_| gone(self.path()))?.await;
+        shielded(timer)
+            .await
+            .map_err(|_| gone(self.address()))?
+            .await;
         Ok(())
     }
 
@@ -233,7 +236,7 @@ impl LeaseLock {
         let target = self.target.clone();
         let call = move |actor: &mut Actor| actor.call(target, reply, step);
         self.client.send(Command::Call(Box::new(call)))?;
-        shielded(answer).await.map_err(|_| gone(self.path()))?
+        shielded(answer).await.map_err(|_| gone(self.address()))?
     }
 
     /// Releases a hold or gives up a wait, in the background.
@@ -424,14 +427,18 @@ impl LeaseHold {
 
     fn poll_reply(&self, reply: &mut Reply, context: &mut Context<'_>) -> Poll<Result<()>> {
         if let Poll::Ready(answer) = poll_shielded(Pin::new(&mut reply.answer), context) {
-            return Poll::Ready(answer.map_err(|_| gone(self.lock.path())).and_then(|it| it));
+            return Poll::Ready(
+                answer
+                    .map_err(|_| gone(self.lock.address()))
+                    .and_then(|it| it),
+            );
         }
         let loss = Pin::new(&mut reply.lost).poll(context);
         loss.map(|loss| Err(self.lost_by(loss)))
     }
 
     fn lost_by(&self, loss: Loss) -> Error {
-        Error::lost(loss, self.lock.path())
+        Error::lost(loss, self.lock.address())
     }
 }
 
@@ -456,7 +463,7 @@ impl Hold for LeaseHold {
         let mut reply = match self.sharing.take() {
             Some(reply) => reply,
             None if self.watched.writes() => self.ask(Command::Downgrade)?,
-            None => return Poll::Ready(Err(no_writer(self.lock.path()))),
+            None => return Poll::Ready(Err(no_writer(self.lock.address()))),
         };
         let answered = self.poll_reply(&mut reply, context);
         self.sharing = answered.is_pending().then_some(reply);
@@ -483,7 +490,11 @@ impl Hold for LeaseHold {
         };
         let answer = ready!(poll_shielded(Pin::new(answer), context));
         self.answer = None;
-        Poll::Ready(answer.map_err(|_| gone(self.lock.path())).and_then(|it| it))
+        Poll::Ready(
+            answer
+                .map_err(|_| gone(self.lock.address()))
+                .and_then(|it| it),
+        )
     }
 
     fn on_loss(&self, listener: &dyn Fn() -> LossListener) {
@@ -491,7 +502,7 @@ impl Hold for LeaseHold {
     }
 
     fn place(&self) -> &Path {
-        self.lock.path()
+        Path::new(self.lock.address())
     }
 
     fn has_queued(&self) -> bool {

@@ -70,7 +70,7 @@ macro_rules! locks {
             }
 
             /// Returns the address of the server, without user and password.
-            pub fn address(&self) -> &std::path::Path {
+            pub fn address(&self) -> &str {
                 self.core.address()
             }
 
@@ -96,7 +96,7 @@ macro_rules! locks {
 
         impl $crate::backend::Engine for $client {
             fn url(&self) -> String {
-                self.address().display().to_string()
+                self.address().to_owned()
             }
 
             fn capabilities(&self) -> $crate::lock::Capabilities {
@@ -434,7 +434,7 @@ macro_rules! locks {
                 let text = "the number of permits on a server cannot be changed; release them all, \
                             remove the semaphore, and open it with the new number";
                 let kind = $crate::error::ErrorKind::Unsupported;
-                Err($crate::error::Error::at(kind, text, self.path()))
+                Err($crate::error::Error::at(kind, text, self.address()))
             }
         }
     };
@@ -534,8 +534,8 @@ macro_rules! handle {
             }
 
             /// Returns the server's address and the full name of the lock, as errors show them.
-            pub fn path(&self) -> &std::path::Path {
-                self.lock.path()
+            pub fn address(&self) -> &str {
+                self.lock.address()
             }
 
             /// Returns the options of the client.
@@ -549,7 +549,7 @@ macro_rules! handle {
         impl std::fmt::Debug for $lock {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.debug_tuple(stringify!($lock))
-                    .field(&self.path())
+                    .field(&self.address())
                     .finish()
             }
         }

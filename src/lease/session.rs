@@ -364,7 +364,6 @@ impl Drop for LostHold {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::sync::atomic::AtomicUsize;
     use std::task::{Wake, Waker};
 
@@ -384,7 +383,7 @@ mod tests {
             name: "a".to_owned(),
             kind: Kind::Lock,
             limit: 1,
-            place: PathBuf::from("a"),
+            address: "a".to_owned(),
         };
         let wish = Wish {
             mode: Mode::Exclusive,

@@ -42,7 +42,6 @@
 //! plain Rust.
 
 use std::error::Error as StdError;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use std::{fmt, io};
@@ -58,14 +57,13 @@ use crate::status::Owner;
 
 /// Returns an [address](Store::address) that a caller gave, without what may be a secret: the user,
 /// the password and the options of a URL. In doubt, leaves out more.
-pub(crate) fn without_secrets(address: &Path) -> PathBuf {
-    let text = address.to_string_lossy();
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return address.to_path_buf();
+pub(crate) fn without_secrets(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else {
+        return address.to_owned();
     };
     let shown = rest.rsplit('@').next().unwrap_or_default();
     let shown = shown.split(['?', '#']).next().unwrap_or_default();
-    PathBuf::from(format!("{scheme}://{shown}"))
+    format!("{scheme}://{shown}")
 }
 
 /// A server, or the part of it that has the locks of one client.
@@ -78,7 +76,7 @@ pub(crate) trait Store: Send + Sync + 'static {
     fn backend(&self) -> &'static str;
 
     /// Returns the URL of the server, without user and password.
-    fn address(&self) -> &Path;
+    fn address(&self) -> &str;
 
     /// Returns how strict the tokens of its locks are.
     fn tokens(&self) -> Tokens;
@@ -147,8 +145,8 @@ pub(crate) struct Target {
     /// The number of shares: 1 of a lock, a thousand million of a reader-writer lock, n of a
     /// semaphore.
     pub(crate) limit: u32,
-    /// Address and name, for errors.
-    pub(crate) place: PathBuf,
+    /// The address of the server and the name, for errors.
+    pub(crate) address: String,
 }
 
 impl Target {
@@ -490,9 +488,9 @@ impl Failure {
     }
 
     /// Returns the error for a caller.
-    pub(crate) fn error(self, step: &'static str, place: &Path) -> Error {
+    pub(crate) fn error(self, step: &'static str, address: &str) -> Error {
         let (kind, io_kind) = (self.kind, self.io_kind());
-        Error::caused_by(kind, step, place, io::Error::new(io_kind, self))
+        Error::caused_by(kind, step, address, io::Error::new(io_kind, self))
     }
 
     /// A connection could not be made.
@@ -506,7 +504,7 @@ impl Failure {
     }
 
     /// Returns the error of a request that was repeated for too long. `last` is the last failure.
-    pub(super) fn end(last: Option<&Self>, step: &'static str, place: &Path) -> Error {
+    pub(super) fn end(last: Option<&Self>, step: &'static str, address: &str) -> Error {
         let (kind, io_kind, text) = match last {
             Some(it) => (it.kind, it.io_kind(), it.to_string()),
             None => (
@@ -516,7 +514,7 @@ impl Failure {
             ),
         };
         let text = format!("the server did not serve the request in time; last answer: {text}");
-        Error::caused_by(kind, step, place, io::Error::new(io_kind, text))
+        Error::caused_by(kind, step, address, io::Error::new(io_kind, text))
     }
 
     fn io_kind(&self) -> io::ErrorKind {
@@ -549,19 +547,18 @@ mod tests {
 
     #[test]
     fn an_error_names_the_last_failure() {
-        let place = Path::new("a");
         let full = Failure::new(Remedy::Wait, ErrorKind::Unavailable, "the disk is full");
-        let end = Failure::end(Some(&full), "wait for", place);
+        let end = Failure::end(Some(&full), "wait for", "a");
         assert_eq!(end.kind(), ErrorKind::Unavailable);
         assert!(end.to_string().contains("the disk is full"), "{end}");
         let denied = Failure::new(Remedy::Reconnect, ErrorKind::Io, "wrong password");
-        let end = Failure::end(Some(&denied), "wait for", place);
+        let end = Failure::end(Some(&denied), "wait for", "a");
         let io = end.io_error().map(io::Error::kind);
         assert_eq!(
             (end.kind(), io),
             (ErrorKind::Io, Some(io::ErrorKind::PermissionDenied))
         );
-        let late = Failure::late().error("renew", place);
+        let late = Failure::late().error("renew", "a");
         let io = late.io_error().map(io::Error::kind);
         assert_eq!(io, Some(io::ErrorKind::TimedOut));
     }

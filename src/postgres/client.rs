@@ -1,7 +1,6 @@
 //! The client, and the locks that it opens.
 
 use std::ops::Deref;
-use std::path::Path;
 
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Socket};
@@ -121,7 +120,7 @@ impl PgClient {
     /// # Errors
     ///
     /// Those of [`connect`](PgClient::connect).
-    pub async fn from_client<C>(client: C, address: impl AsRef<Path>) -> Result<Self>
+    pub async fn from_client<C>(client: C, address: impl AsRef<str>) -> Result<Self>
     where
         C: Deref<Target = Client> + Send + Sync + 'static,
     {
@@ -202,7 +201,7 @@ impl Options {
     /// # Errors
     ///
     /// Those of [`PgClient::from_client`].
-    pub async fn from_client<C>(self, client: C, address: impl AsRef<Path>) -> Result<PgClient>
+    pub async fn from_client<C>(self, client: C, address: impl AsRef<str>) -> Result<PgClient>
     where
         C: Deref<Target = Client> + Send + Sync + 'static,
     {

@@ -5,7 +5,6 @@
 //! connection that was handed in, the client cannot listen.
 
 use std::ops::Deref;
-use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -79,7 +78,7 @@ impl Store for PgStore {
         "postgres"
     }
 
-    fn address(&self) -> &Path {
+    fn address(&self) -> &str {
         self.setup.source.address()
     }
 
@@ -104,11 +103,11 @@ impl Store for PgStore {
             } else {
                 limit
             };
-            let place = setup.source.address().to_owned();
+            let address = setup.source.address().to_owned();
             let connecting = PgLink::connect(setup, terms, notices);
             match tokio::time::timeout(limit, connecting).await {
                 Ok(link) => link.map(|link| Box::new(link) as Box<dyn Link>),
-                Err(_) => Err(Failure::late().error("connect to", &place)),
+                Err(_) => Err(Failure::late().error("connect to", &address)),
             }
         })
     }
@@ -262,23 +261,23 @@ impl Setup {
 
     /// Checks that the server can have the locks, and installs them if that is wanted.
     async fn examine(&self, steps: &Client, direct: &Client) -> Result<()> {
-        let place = self.source.address();
-        let fails = |error| refusal("greet", place, &error);
+        let address = self.source.address();
+        let fails = |error| refusal("greet", address, &error);
         let look = direct.query_typed(&self.calls.look, &[]);
         let row = look.await.map_err(fails)?.pop();
         let (replica, installed, isolation): (bool, bool, String) = match &row {
             Some(row) => read3(row).map_err(fails)?,
-            None => return Err(Failure::nonsense().error("greet", place)),
+            None => return Err(Failure::nonsense().error("greet", address)),
         };
         if replica {
             let text = "the server is a replica, and locks need the primary";
-            return Err(Error::at(ErrorKind::Unavailable, text, place));
+            return Err(Error::at(ErrorKind::Unavailable, text, address));
         }
         if isolation != "read committed" {
             let text = format!(
                 "the transactions of this role are {isolation} by default, and locks need read committed: ALTER ROLE role SET default_transaction_isolation = 'read committed'"
             );
-            return Err(Error::at(ErrorKind::Unsupported, text, place));
+            return Err(Error::at(ErrorKind::Unsupported, text, address));
         }
         if self.install && !installed {
             self.install(direct).await.map_err(fails)?;
@@ -294,9 +293,9 @@ impl Setup {
     }
 
     async fn check_version(&self, steps: &Client) -> Result<()> {
-        let place = self.source.address();
+        let address = self.source.address();
         let asked = steps.query_typed(&self.calls.protocol, &[]).await;
-        let rows = asked.map_err(|error| refusal("find the locks of", place, &error))?;
+        let rows = asked.map_err(|error| refusal("find the locks of", address, &error))?;
         let version = rows.first().and_then(|row| row.try_get::<_, i32>(0).ok());
         if version == Some(VERSION) {
             return Ok(());
@@ -305,7 +304,7 @@ impl Setup {
         let text = format!(
             "the version of the installed locks is {theirs}, not {VERSION}: use a program of the same version, or another schema"
         );
-        Err(Error::at(ErrorKind::Incompatible, text, place))
+        Err(Error::at(ErrorKind::Incompatible, text, address))
     }
 
     /// Listens to the inbox, and tests that a message arrives. Returns why it cannot.

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +57,7 @@ type Dial = dyn Fn(&Config, Ear) -> BoxFuture<'static, Result<Client>> + Send + 
 pub(super) enum Source {
     Own(Box<Own>),
     /// The connection of the caller.
-    Lent(Lent, PathBuf),
+    Lent(Lent, String),
 }
 
 /// How the client makes its connections.
@@ -67,13 +66,13 @@ pub(super) struct Own {
     direct: Config,
     /// Where the steps run, if it is another address: a pooler.
     steps: Option<Config>,
-    address: PathBuf,
+    address: String,
     dial: Box<Dial>,
 }
 
 impl Source {
     pub(super) fn of_url(url: &str, steps: Option<&str>, schema: &str) -> Result<Self> {
-        let make = |address: &Path| -> Box<Dial> {
+        let make = |address: &str| -> Box<Dial> {
             let address = address.to_owned();
             Box::new(move |config, ear| {
                 let (config, address) = (config.clone(), address.clone());
@@ -105,7 +104,7 @@ impl Source {
         T::TlsConnect: Send,
         <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
     {
-        let make = |address: &Path| -> Box<Dial> {
+        let make = |address: &str| -> Box<Dial> {
             let address = address.to_owned();
             Box::new(move |config, ear| {
                 let (config, tls, address) = (config.clone(), tls.clone(), address.clone());
@@ -116,7 +115,7 @@ impl Source {
     }
 
     /// Uses the connection of the caller, with the address that the caller gave.
-    pub(super) fn of_client<C>(client: C, address: &Path, schema: &str) -> Self
+    pub(super) fn of_client<C>(client: C, address: &str, schema: &str) -> Self
     where
         C: Deref<Target = Client> + Send + Sync + 'static,
     {
@@ -127,9 +126,9 @@ impl Source {
         direct: Config,
         steps: Option<&str>,
         schema: &str,
-        dial: impl FnOnce(&Path) -> Box<Dial>,
+        dial: impl FnOnce(&str) -> Box<Dial>,
     ) -> Result<Self> {
-        let address = PathBuf::from(address_of(&direct, schema));
+        let address = address_of(&direct, schema);
         Ok(Self::Own(Box::new(Own {
             steps: steps.map(parsed).transpose()?,
             direct,
@@ -139,7 +138,7 @@ impl Source {
     }
 
     /// Returns the address, for errors and to compare locks.
-    pub(super) fn address(&self) -> &Path {
+    pub(super) fn address(&self) -> &str {
         match self {
             Self::Own(own) => &own.address,
             Self::Lent(_, address) => address,
@@ -256,11 +255,10 @@ fn fault(url: &str) -> String {
 
 /// Returns the address that a caller gave to a connection, without a secret. That of a server is the
 /// one of a client that makes its own connections.
-fn given(address: &Path, schema: &str) -> PathBuf {
-    let text = address.to_str().filter(|it| !it.trim().is_empty());
-    match text.and_then(read) {
-        Some(config) => address_of(&config, schema).into(),
-        None => without_secrets(address),
+fn given(address: &str, schema: &str) -> String {
+    match read(address) {
+        Some(config) if !address.trim().is_empty() => address_of(&config, schema),
+        _ => without_secrets(address),
     }
 }
 
@@ -341,7 +339,7 @@ struct Ear {
     hello: Option<oneshot::Sender<()>>,
 }
 
-async fn dial<T>(config: &Config, tls: T, address: &Path, ear: Ear) -> Result<Client>
+async fn dial<T>(config: &Config, tls: T, address: &str, ear: Ear) -> Result<Client>
 where
     T: MakeTlsConnect<Socket>,
     T::Stream: Send + 'static,
@@ -385,7 +383,7 @@ mod tests {
 
     fn address(url: &str) -> String {
         let source = Source::of_url(url, None, sql::SCHEMA).expect("well");
-        source.address().display().to_string()
+        source.address().to_owned()
     }
 
     #[test]
@@ -399,14 +397,13 @@ mod tests {
         assert_eq!(address("postgres://me@%2Frun%2Fpostgresql/app"), socket);
         assert_eq!(address("postgres://a:1,b:2/app"), "postgres://a:1,b:2/app");
         let schema = Source::of_url("postgres://db/app", None, "other").expect("well");
-        let shown = schema.address().display().to_string();
-        assert_eq!(shown, "postgres://db:5432/app?schema=other");
+        assert_eq!(schema.address(), "postgres://db:5432/app?schema=other");
     }
 
     #[test]
     fn the_address_of_a_caller_is_that_of_a_client_and_has_no_secret() {
-        let given = |text: &str| given(Path::new(text), sql::SCHEMA);
-        let same = PathBuf::from(address("postgres://db/app"));
+        let given = |text: &str| given(text, sql::SCHEMA);
+        let same = address("postgres://db/app");
         for text in [
             "postgres://db:5432/app",
             "postgresql://me:secret@db/app",
@@ -423,7 +420,7 @@ mod tests {
             ("postgres://me:sec@ret@db/app?port=1", "postgres://db/app"),
             ("pool://me:secret@db/app#secret", "pool://db/app"),
         ] {
-            assert_eq!(given(text), Path::new(shown), "{text}");
+            assert_eq!(given(text), shown, "{text}");
         }
     }
 

@@ -10,8 +10,6 @@
 //!    [`unavailable_after`](super::Config::unavailable_after), and no hold before its lease ends.
 //! 3. A code that is not in the table fails the wait, because a repetition may never help.
 
-use std::path::Path;
-
 use tokio_postgres::error::{Error as PgError, SqlState};
 
 use crate::error::{Error, ErrorKind};
@@ -118,8 +116,8 @@ pub(super) fn failure(error: &PgError) -> Failure {
 }
 
 /// Returns the error for a connection that cannot be used.
-pub(super) fn refusal(step: &'static str, place: &Path, error: &PgError) -> Error {
-    failure(error).error(step, place)
+pub(super) fn refusal(step: &'static str, address: &str, error: &PgError) -> Error {
+    failure(error).error(step, address)
 }
 
 /// The code and text of the server, and what the user can do.

@@ -1,7 +1,5 @@
 //! The client, and the locks that it opens.
 
-use std::path::Path;
-
 use ::redis::aio::ConnectionLike;
 
 use super::options::{Config, Options};
@@ -88,7 +86,7 @@ impl RedisClient {
     /// # Errors
     ///
     /// Those of [`connect`](RedisClient::connect).
-    pub async fn from_connection<C>(connection: C, address: impl AsRef<Path>) -> Result<Self>
+    pub async fn from_connection<C>(connection: C, address: impl AsRef<str>) -> Result<Self>
     where
         C: ConnectionLike + Clone + Send + Sync + 'static,
     {
@@ -163,7 +161,7 @@ impl Options {
     pub async fn from_connection<C>(
         self,
         connection: C,
-        address: impl AsRef<Path>,
+        address: impl AsRef<str>,
     ) -> Result<RedisClient>
     where
         C: ConnectionLike + Clone + Send + Sync + 'static,

@@ -1,7 +1,6 @@
 //! The connection: how it is made, what the client asks the server at its beginning, and how a step
 //! becomes the call of a script. [`verdict`](super::verdict) says what its failures mean.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -45,7 +44,7 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> Wire for C {
 pub(super) struct Source {
     kind: SourceKind,
     /// The address, for errors and to compare locks: `redis://host:port/db`.
-    address: PathBuf,
+    address: String,
 }
 
 #[derive(Clone)]
@@ -92,7 +91,7 @@ impl Source {
         };
         let sentinels = Sentinels::of(rest).ok_or_else(wrong)?;
         Ok(Self {
-            address: sentinels.address().into(),
+            address: sentinels.address(),
             kind: SourceKind::Sentinels(Box::new(sentinels)),
         })
     }
@@ -108,11 +107,11 @@ impl Source {
         let client = Client::open(info).unwrap_or(client);
         Self {
             kind: SourceKind::Client(Box::new(client)),
-            address: address.into(),
+            address,
         }
     }
 
-    pub(super) fn of_connection<C>(connection: C, address: &Path) -> Self
+    pub(super) fn of_connection<C>(connection: C, address: &str) -> Self
     where
         C: ConnectionLike + Clone + Send + Sync + 'static,
     {
@@ -164,12 +163,9 @@ fn address_of(address: &ConnectionAddr, db: i64) -> String {
 
 /// Returns the address that a caller gave to a connection, without a secret. That of a server is the
 /// one of a client that makes its own connection.
-fn given(address: &Path) -> PathBuf {
-    let info = address
-        .to_str()
-        .map(IntoConnectionInfo::into_connection_info);
-    match info {
-        Some(Ok(info)) => address_of(info.addr(), info.redis_settings().db()).into(),
+fn given(address: &str) -> String {
+    match address.into_connection_info() {
+        Ok(info) => address_of(info.addr(), info.redis_settings().db()),
         _ => without_secrets(address),
     }
 }
@@ -188,7 +184,7 @@ impl Store for RedisStore {
         "redis"
     }
 
-    fn address(&self) -> &Path {
+    fn address(&self) -> &str {
         &self.source.address
     }
 
@@ -246,17 +242,17 @@ impl RedisStore {
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
-        let place = &self.source.address;
+        let address = &self.source.address;
         Err(match (refused, named.error) {
             (Some(error), _) => error,
             (None, _) if named.strangers > 0 => {
                 let text = format!("the sentinels know no service {:?}", sentinels.service());
-                Error::at(ErrorKind::InvalidInput, text, place)
+                Error::at(ErrorKind::InvalidInput, text, address)
             }
-            (None, Some(error)) => failure(error).error("ask the sentinels of", place),
+            (None, Some(error)) => failure(error).error("ask the sentinels of", address),
             (None, None) => {
                 let text = "the sentinels name no primary";
-                Error::at(ErrorKind::Unavailable, text, place)
+                Error::at(ErrorKind::Unavailable, text, address)
             }
         })
     }
@@ -574,10 +570,10 @@ mod tests {
             ("here", "here"),
             ("db:6379", "db:6379"),
         ] {
-            assert_eq!(given(Path::new(text)), Path::new(shown), "{text}");
+            assert_eq!(given(text), shown, "{text}");
         }
-        let secured = given(Path::new("rediss://:secret@db:1/2"));
-        assert_eq!(secured, Path::new("rediss://db:1/2"));
+        let secured = given("rediss://:secret@db:1/2");
+        assert_eq!(secured, "rediss://db:1/2");
     }
 
     #[test]

@@ -134,7 +134,6 @@ impl StdError for Said {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
 
     use super::*;
     use crate::lease::assert_documented;
@@ -291,7 +290,7 @@ mod tests {
     #[test]
     fn an_error_has_the_text_of_the_server() {
         let line = "MISCONF Redis is configured to save RDB snapshots";
-        let error = failure(said(line)).error("wait for", Path::new("a"));
+        let error = failure(said(line)).error("wait for", "a");
         assert!(error.to_string().contains(line), "{error}");
         let source = error.io_error().and_then(StdError::source);
         assert!(source.is_some_and(|it| it.is::<RedisError>()), "{error:?}");

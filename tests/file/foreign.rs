@@ -1,6 +1,7 @@
 //! Other programs that lock the same file: `flock(1)`, Python's `fcntl.flock`, `portalocker`. Only
 //! events wake the waits.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -92,9 +93,14 @@ fn flock_waits_for_us_and_shares_with_us() {
         let command = flock(&place.path(), &[]);
         move || start(command)
     });
+    let inode = format!(
+        ":{} ",
+        std::fs::metadata(place.path()).expect("there").ino()
+    );
     eventually("it waits in the lock call", || {
         let locks = std::fs::read_to_string("/proc/locks").expect("the kernel's list");
-        locks.contains("->")
+        let ours = |line: &str| line.contains("->") && line.contains(&inode);
+        locks.lines().any(ours)
     });
     drop(guard);
     let foreign = thread.join().expect("it gets in");

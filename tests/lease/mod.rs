@@ -195,7 +195,7 @@ async fn arrive_late(world: &Shared) {
         name: NAME.to_owned(),
         kind,
         limit,
-        place: "simulated:/a".into(),
+        address: "simulated:/a".to_owned(),
     };
     let mut answer = None;
     for id in 1..=2 {

@@ -1,7 +1,6 @@
 //! The network between the clients and the server: every request, answer and notice has its own
 //! delay. Requests of one connection keep their order, answers and notices do not.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -60,8 +59,8 @@ impl Store for Simulated {
         "simulated"
     }
 
-    fn address(&self) -> &Path {
-        Path::new("simulated:")
+    fn address(&self) -> &str {
+        "simulated:"
     }
 
     fn tokens(&self) -> Tokens {

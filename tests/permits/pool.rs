@@ -3,8 +3,8 @@
 //! Every `held` line is checked. Never more permits are held than there are. A grant that began
 //! after the end of another one has the greater token.
 
-use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
+use std::collections::{BTreeSet, HashMap};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -29,6 +29,12 @@ pub(crate) struct Pool {
     ended: u64,
 }
 
+/// What a directory contains. Nothing, if it cannot be read or is gone.
+fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    entries.filter_map(|it| Some(it.ok()?.path()))
+}
+
 impl Pool {
     fn slot(&self, number: u32) -> PathBuf {
         self.home.path().join(format!("{NAME}.{number:02}.lock"))
@@ -38,17 +44,26 @@ impl Pool {
         self.home.path().join(format!("{NAME}.queue"))
     }
 
-    /// How many of the slot files are locked, by the kernel's list. Reading the list locks nothing.
+    /// How many of the slot files are locked, by what the kernel says of each open file. Asking locks
+    /// nothing. The list of all locks, `/proc/locks`, may omit one while other locks are released.
     fn locked_slots(&self) -> usize {
-        let locks = std::fs::read_to_string("/proc/locks").expect("the kernel's list");
-        let inode = |number: u32| std::fs::metadata(self.slot(number)).map(|it| it.ino());
-        let slots: Vec<_> = (0..self.limit).flat_map(inode).collect();
-        let held = locks.lines().filter(|line| !line.contains("->"));
-        let inodes = held.filter_map(|line| {
-            let place = line.split_whitespace().nth(5)?;
-            place.rsplit(':').next()?.parse().ok()
-        });
-        inodes.filter(|inode: &u64| slots.contains(inode)).count()
+        let file_of = |path: &Path| Some(std::fs::metadata(path).ok()?.ino());
+        let slots: Vec<_> = (0..self.limit)
+            .filter_map(|it| file_of(&self.slot(it)))
+            .collect();
+        let mut locked = BTreeSet::new();
+        for process in entries("/proc".as_ref()) {
+            for descriptor in entries(&process.join("fd")) {
+                let number = descriptor.file_name().unwrap_or_default();
+                let facts = std::fs::read_to_string(process.join("fdinfo").join(number));
+                if facts.is_ok_and(|it| it.contains("lock:"))
+                    && let Some(file) = file_of(&descriptor).filter(|it| slots.contains(it))
+                {
+                    locked.insert(file);
+                }
+            }
+        }
+        locked.len()
     }
 }
 
@@ -61,13 +76,11 @@ impl Site for Pool {
     }
 
     fn tickets(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(self.queue_dir()).into_iter().flatten();
-        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
         let is_ticket = |path: &PathBuf| {
             let name = path.file_name().and_then(|it| it.to_str());
             name.is_some_and(|it| it.starts_with(|it: char| it.is_ascii_digit()))
         };
-        let mut tickets: Vec<_> = paths.filter(is_ticket).collect();
+        let mut tickets: Vec<_> = entries(&self.queue_dir()).filter(is_ticket).collect();
         tickets.sort();
         tickets
     }

@@ -52,7 +52,7 @@ impl Actor {
         };
         entry.mute_since = None;
         let target = entry.session.target.clone();
-        let refuse = |kind, text| Outcome::Failed(Error::at(kind, text, &target.place));
+        let refuse = |kind, text| Outcome::Failed(Error::at(kind, text, &target.address));
         match answer {
             // The answer is older than the return of this turn.
             Entered::Granted(grant) if entry.returned == Some(grant.turn) => self.repeat(id),
@@ -304,14 +304,14 @@ impl Actor {
         }
         let session = entry.session.clone();
         if session.lose(loss) {
-            Note::Lost(loss).tell(&session.target.place);
+            Note::Lost(loss).tell(&session.target.address);
             let entry = self.entries.get_mut(id);
             let waiting = entry.map(|it| (std::mem::take(&mut it.ensure), it.sharing.take()));
             for reply in waiting
                 .into_iter()
                 .flat_map(|(all, one)| all.into_iter().chain(one))
             {
-                let _ = reply.send(Err(Error::lost(loss, &session.target.place)));
+                let _ = reply.send(Err(Error::lost(loss, &session.target.address)));
             }
             self.schedule_entry(id);
         } else if session.is_asking() {
@@ -335,7 +335,7 @@ impl Actor {
                 continue;
             };
             for reply in entry.ensure.drain(..) {
-                let _ = reply.send(Err(failure.clone().error("renew", &target.place)));
+                let _ = reply.send(Err(failure.clone().error("renew", &target.address)));
             }
         }
         // The next heartbeat tries again. Holds end with their leases.
@@ -358,11 +358,11 @@ impl Actor {
         // A repeated release finds nothing if the server received the first one.
         let first = leaving.asked == 1;
         let answer = match (result, loss) {
-            (_, Some(loss)) => Err(Error::lost(loss, &target.place)),
-            (Err(failure), None) => Err(failure.error("release", &target.place)),
+            (_, Some(loss)) => Err(Error::lost(loss, &target.address)),
+            (Err(failure), None) => Err(failure.error("release", &target.address)),
             (Ok(false), None) if held && first => {
                 let text = "the hold had ended";
-                Err(Error::at(ErrorKind::Lost, text, &target.place))
+                Err(Error::at(ErrorKind::Lost, text, &target.address))
             }
             (Ok(_), None) => Ok(()),
         };
@@ -371,7 +371,7 @@ impl Actor {
             (Some(reply), answer) => _ = reply.send(answer),
             // The loss was reported when it was noticed.
             (None, Err(error)) if held && loss.is_none() => {
-                crate::trace::unheard(&target.place, &error);
+                crate::trace::unheard(&target.address, &error);
             }
             (None, _) => {}
         }
@@ -383,7 +383,7 @@ impl Actor {
         };
         if let Some(leaving) = &entry.leaving {
             if now >= leaving.give_up {
-                let error = self.reach.end("release", &entry.session.target.place);
+                let error = self.reach.end("release", &entry.session.target.address);
                 if let Some(reply) = self
                     .entries
                     .get_mut(id)
@@ -408,7 +408,7 @@ impl Actor {
         } else if lost && session.loss().is_none() {
             self.lose(id, Loss::Expired);
         } else if muted.is_some_and(|at| at <= now) {
-            let error = self.reach.end("wait for", &session.target.place);
+            let error = self.reach.end("wait for", &session.target.address);
             self.fail(id, error);
         } else if self.entries[id].repeat_at.is_some_and(|at| at <= now) {
             self.ask(id);

@@ -1,7 +1,6 @@
 //! The connection of the actor. It connects again with growing delays, and then repeats all
 //! requests.
 
-use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -76,8 +75,8 @@ impl Reach {
     }
 
     /// Returns the error of a request that was repeated for too long. It names the last failure.
-    pub(super) fn end(&self, step: &'static str, place: &Path) -> Error {
-        Failure::end(self.trouble.as_ref(), step, place)
+    pub(super) fn end(&self, step: &'static str, address: &str) -> Error {
+        Failure::end(self.trouble.as_ref(), step, address)
     }
 
     fn is_current(&self, epoch: u64) -> bool {

@@ -79,7 +79,7 @@ impl Actor {
         // The loss is known already. The release is sent all the same.
         let reply = match (reply, loss) {
             (Some(reply), Some(loss)) => {
-                let _ = reply.send(Err(Error::lost(loss, &session.target.place)));
+                let _ = reply.send(Err(Error::lost(loss, &session.target.address)));
                 None
             }
             (reply, _) => reply,
@@ -156,7 +156,7 @@ impl Actor {
         step: impl FnOnce(&dyn Link, &Target) -> Answer<T>,
     ) {
         if self.reach.link().is_none() {
-            let error = self.reach.end("ask about", &target.place);
+            let error = self.reach.end("ask about", &target.address);
             let _ = reply.send(Err(error));
             return;
         }
@@ -165,7 +165,7 @@ impl Actor {
             |link| step(link, &asked),
             move |result| {
                 let failed = result.as_ref().map(drop).map_err(Failure::clone);
-                let answer = result.map_err(|it| it.error("ask about", &target.place));
+                let answer = result.map_err(|it| it.error("ask about", &target.address));
                 let _ = reply.send(answer);
                 Flight::Called(failed)
             },
