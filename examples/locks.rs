@@ -1,4 +1,4 @@
-//! A program whose locks are where a URL says: in memory for a test, or in files for several
+//! A program that takes the URL of its locks: in memory for a test, or in files for several
 //! processes.
 //!
 //! ```text

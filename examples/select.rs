@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(error.err().map(|e| e.kind()), Some(ErrorKind::TimedOut));
     println!("timed out, as expected");
 
-    // The first branch that is ready wins. The other one is dropped, and leaves the queue.
+    // The first ready branch wins. The other branch is dropped: a wait leaves the queue.
     let (stop, mut stopped) = watch::channel(false);
     let worker = tokio::spawn({
         let lock = lock.clone();

@@ -43,7 +43,7 @@ struct App {
     /// The URL of the lock, as `stanchion status` takes it.
     url: String,
     most: usize,
-    /// Whether the waiters of another process count as one and have one row: so it is on files.
+    /// Whether the waiters of another process count as one and have one row, as on files.
     crowds: bool,
     stopped: watch::Receiver<bool>,
 }

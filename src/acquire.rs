@@ -41,7 +41,7 @@ const TRY: Request = Request {
     now: None,
 };
 
-/// How often a caller of [`Acquire::on_wait`] hears of the wait.
+/// How often [`Acquire::on_wait`] calls its closure.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How soon it is asked again while there is nothing to report.
 const TELL_SOON: Duration = Duration::from_millis(20);
@@ -268,7 +268,7 @@ impl Limit {
         }
     }
 
-    /// The one of both that ends first.
+    /// Returns the earlier limit.
     fn stricter(self, other: Self) -> Self {
         match (self, other) {
             (Self::Never, limit) | (limit, Self::Never) => limit,
@@ -502,10 +502,10 @@ impl<G: Guard> Acquire<G> {
     /// Works on any thread that may block, also in `tokio::task::spawn_blocking` and
     /// `block_in_place`.
     ///
-    /// Do not call it in an async task. There it returns an error, with two exceptions: it does not
-    /// recognise a future in `tokio::task::unconstrained`, nor a task of another runtime than Tokio.
-    /// In these, it blocks the thread. The thread may never wake if the holder is a task that needs
-    /// the same thread.
+    /// Do not call this in an async task. There it returns an error, with two exceptions: it cannot
+    /// detect a future in `tokio::task::unconstrained`, nor a task of a runtime other than Tokio.
+    /// In these, it blocks the thread, perhaps forever: the holder may be a task that needs the
+    /// same thread.
     ///
     /// # Errors
     ///
@@ -558,8 +558,8 @@ impl<G: Guard> Acquire<G> {
     ///
     /// # Cancel safety
     ///
-    /// If this is dropped while it waits, it leaves the queue. If it is dropped later, the body is
-    /// dropped and the lock is released.
+    /// If the future is dropped while it waits, it leaves the queue. If it is dropped later, the
+    /// body is dropped and the lock is released.
     ///
     /// # Errors
     ///

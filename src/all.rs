@@ -210,8 +210,8 @@ impl Drop for Held {
 pin_project! {
     /// Waits for all locks of a list; resolves to their guards. Made by [`acquire_all`].
     ///
-    /// Lazy: before the first poll it locks nothing and is in no queue. Owned: it borrows nothing,
-    /// so it can be stored, spawned and sent. An empty list is ready at once.
+    /// Before the first poll the future locks nothing and is in no queue. It borrows nothing, so it
+    /// can be stored, spawned and sent. With an empty list it is ready at once.
     ///
     /// # Cancel safety
     ///
@@ -343,7 +343,7 @@ impl AllGuards {
         std::mem::take(&mut self.guards)
     }
 
-    /// Returns whether all of the locks are still held. This is a look at the present.
+    /// Returns whether all locks are still held. A lock may be lost right after the call.
     pub fn is_held(&self) -> bool {
         self.guards.iter().all(AnyGuard::is_held)
     }
@@ -366,7 +366,7 @@ impl AllGuards {
     ///
     /// # Cancel safety
     ///
-    /// Dropped halfway, it releases the rest as dropped guards do.
+    /// If the future is dropped, it releases the remaining locks, as dropped guards do.
     ///
     /// # Errors
     ///

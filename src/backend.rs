@@ -19,8 +19,8 @@
 //!
 //! # What a backend must guarantee
 //!
-//! [`Capabilities`](crate::Capabilities) says what the locks of a backend can do. A backend must do
-//! what its capabilities say. It must also keep these four rules:
+//! A backend must do everything that its [`Capabilities`](crate::Capabilities) promise. It must
+//! also keep these four rules:
 //!
 //! 1. A wait sends no request before its first poll.
 //! 2. A wait that is dropped leaves nothing behind: no queue entry, and no held lock.

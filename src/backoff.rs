@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The delays between attempts, where no event announces that another attempt makes sense.
+/// Delays between attempts, for loops that no event wakes.
 ///
 /// The delay doubles from `first` to `longest`. Each returned delay is drawn evenly from the upper
 /// half of the current step, so that callers that started together spread out. Pure: it neither

@@ -345,9 +345,9 @@ macro_rules! fair_methods {
         /// Returns whether any program holds the lock now. For a semaphore: whether no permit is
         /// free.
         ///
-        /// Tries the lock to find out. A free lock is taken for a microsecond, so another caller
-        /// that tries without waiting may find it held in that instant. [`status`](Self::status)
-        /// tries the lock only where nothing else can tell.
+        /// The call tries the lock, and holds a free lock for a microsecond. Another caller that
+        /// tries without waiting may find it held in that instant. [`status`](Self::status) tries
+        /// the lock only where no other source shows whether it is held.
         ///
         /// # Errors
         ///

@@ -143,8 +143,8 @@ impl FileLock {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future at any point gives up the wait. If the lock arrives for a dropped
-    /// future, it is released at once. This holds for all three ways to [wait](crate::Wait).
+    /// Dropping the future at any point gives up the wait. If the operating system grants the lock
+    /// later, it is released at once. This applies to all three ways to [wait](crate::Wait).
     ///
     /// If the lock arrives for a future that is alive but not polled, it is kept for two seconds
     /// while the other waiters wait. Then it is released, and the future tries again when it is

@@ -27,7 +27,7 @@ pub(crate) struct Held<H> {
     _span: trace::Hold,
 }
 
-/// What is known of a wait when it is granted.
+/// The facts about a wait at its grant.
 #[derive(Clone, Copy, Default)]
 #[doc(hidden)]
 pub struct Waited<'a> {
@@ -197,7 +197,7 @@ pub trait Guard: sealed::Granted + fmt::Debug {
     }
 
     /// Returns whether the lock is still held. The call is cheap. The lock may be lost right after
-    /// it.
+    /// the call.
     fn is_held(&self) -> bool {
         self.hold().is_held()
     }

@@ -1,9 +1,9 @@
 //! Stanchion is an async lock library for Tokio. Use it where several programs, or several copies
 //! of one, must not do the same thing at the same time: deploy, migrate, back up, write a file.
 //!
-//! A lock is a path, an `acquire().await`, and a guard. Callers acquire in order of arrival, over
-//! all tasks of all processes of a host. A killed process delays no other. A dropped future leaves
-//! nothing behind.
+//! A lock is a path, an `acquire().await`, and a guard. Callers acquire in order of arrival, across
+//! all tasks and processes of a host. A killed process delays no other process. A dropped future
+//! leaves nothing behind.
 //!
 //! # Which lock?
 //!
@@ -13,14 +13,14 @@
 //! | many readers or one writer, in order of arrival, among tasks and processes | [`FifoRwLock`] |
 //! | at most n holders at a time, in order of arrival, among tasks and processes | [`FifoSemaphore`] |
 //! | the same three among many hosts | `redis::{RedisLock, RedisRwLock, RedisSemaphore}`, with the feature `redis`; `postgres::{PgLock, PgRwLock, PgSemaphore}`, with the feature `postgres` |
-//! | a file alone, or shared with other readers, among all programs that lock files | [`FileLock`], [`open_locked`] |
+//! | an exclusive or shared lock on a file, respected by all programs that use `flock` | [`FileLock`], [`open_locked`] |
 //! | to lock a file that is already open | [`lock`], [`unlock`] |
 //! | to replace a file so that readers see the old or the new one, never a mix | [`AtomicFile`] |
 //! | a lock that is a pid file, without any lock of the operating system | [`PidLock`] |
-//! | a lock that only needs renames to be a single step, with an expiry | [`LockDir`] with [`Method::Mkdir`] or [`Method::CreateNew`] |
+//! | a lock that needs only atomic renames, with an expiry | [`LockDir`] with [`Method::Mkdir`] or [`Method::CreateNew`] |
 //! | a lock that its holder may acquire again | [`Reentrant`], around any of the locks |
 //! | several locks at once, all or none, without a deadlock over their order | [`acquire_all`] |
-//! | locks by name, in files, in memory or on a server, as a URL says; also a lock for each user or order | [`Locks`] |
+//! | locks by name, in files, in memory or on a server, chosen by a URL; for example a lock for each user | [`Locks`] |
 //! | the same on a database or server of your own | [`backend`] |
 //! | the same in a directory only, with paths, a namespace for each call, and a list of the names | [`LockDir`] |
 //! | the same locks in memory, for tests | [`Memory`] |
@@ -50,8 +50,8 @@
 //! ```
 //!
 //! All handles of a process on one path share one queue, which is a directory beside the lock file:
-//! `deploy.lock.queue`. So a lock may be opened again for each use. A clone of a handle is cheaper:
-//! an open looks at the files.
+//! `deploy.lock.queue`. So a lock may be opened again for each use. To clone a handle is cheaper,
+//! because opening makes system calls.
 //!
 //! # Waiting
 //!
@@ -77,9 +77,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A lock that another caller holds is not a failure: [`FifoLock::try_acquire`] returns `None`, and
-//! a wait ends with one of the two errors above only if the caller set the limit. Every other
-//! [`Error`] is a failure: the caller does not hold the lock.
+//! It is not a failure that another caller holds the lock: [`FifoLock::try_acquire`] returns
+//! `None`. A wait ends with one of the two errors above only if the caller or the options set a
+//! limit. Every other [`Error`] is a failure. After any error, the caller does not hold the lock.
 //!
 //! # What holds, and what does not
 //!
@@ -88,14 +88,14 @@
 //! - The lock is the operating system's lock on the file. So no fault in the queue can grant it to
 //!   two holders, and the kernel frees the lock when its holder dies. The next exclusive holder
 //!   learns of the death: [`FifoGuard::predecessor_crashed`].
-//! - On Linux a waiter sleeps until the waiter or holder before it leaves. On other systems, a
-//!   thread waits for [`FifoLock`] and [`FifoRwLock`], and waiters for permits poll. On network
-//!   file systems, all waiters poll every 1 to 50 ms. Tests run on Linux, and under Wine.
+//! - On Linux a waiter sleeps until the waiter or holder before it leaves. On other systems,
+//!   threads wake the waiters of [`FifoLock`] and [`FifoRwLock`], and waiters for permits poll. On
+//!   network file systems, all waiters poll every 1 to 50 ms. Tests run on Linux, and under Wine.
 //! - A *frozen* waiter is stopped, or its future is not polled. It is bypassed after about two
 //!   claim windows, 2 s each by default ([`FifoOptions::claim_window`]). It is first again when it
 //!   wakes. A stopped *holder* is never bypassed.
-//! - A fencing token is greater than all before ([`FifoGuard::token`]), also across crashes and
-//!   deleted files. The exception: the files were deleted and the wall clock was set back as well.
+//! - A fencing token is greater than all earlier ones ([`FifoGuard::token`]), even after a crash or
+//!   a deletion of the files. Exception: the files were deleted and the wall clock was set back.
 //! - If the lock file is deleted or replaced while it is held, newcomers are refused, and the
 //!   holder learns of the loss: [`FifoGuard::lost`]. If the queue directory is deleted too,
 //!   newcomers acquire a lock that is held.

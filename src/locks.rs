@@ -81,9 +81,9 @@ pub use url::LockUrl;
 /// [`Locks::options`] sets options in the program. If the URL has the same option, the value in the
 /// URL is used.
 ///
-/// Only `namespace` and the database select other locks. With all other options, two programs use
-/// the same lock, for example with different labels or time limits. All programs that use a lock
-/// must set the same `method` and the same `lease`.
+/// Only `namespace` and the database select other locks. All other options leave the lock the same:
+/// two programs may use one lock with different labels or time limits. But all programs that use a
+/// lock must set the same `method` and the same `lease`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -267,13 +267,13 @@ impl Locks {
     /// Ends every wait through this value, its clones and their handles with [`ErrorKind::Closed`],
     /// and refuses new waits. Use it for a graceful shutdown. Guards stay valid.
     ///
-    /// A clone of an inner lock, from [`AnyLock::downcast_ref`], is closed too, unless its type is of
-    /// another crate: such a clone is closed only as long as an `AnyLock` around it lives, or a wait
-    /// of one.
+    /// A clone of an inner lock, from [`AnyLock::downcast_ref`], is closed too. If the type of the
+    /// inner lock is from another crate, this is so only while an `AnyLock` around it, or a wait of
+    /// that `AnyLock`, lives.
     ///
-    /// On a server, this closes the client, and so its other owners: a `RedisClient` or `PgClient`
-    /// that was cloned before `Locks::from`, and every lock that was opened with it. To close these
-    /// locks only, connect a client of their own.
+    /// On a server, this closes the client and all its clones: also a `RedisClient` or `PgClient`
+    /// that was cloned before `Locks::from`, and every lock that was opened with it. To close only
+    /// the locks of this value, connect a separate client for them.
     pub fn close(&self) {
         let given = {
             let mut handles = self.place.handles();

@@ -92,7 +92,8 @@ impl LossWaiters {
     }
 }
 
-/// The future of [`Guard::lost`](crate::Guard::lost). It is owned, `Send`, and latched.
+/// The future of [`Guard::lost`](crate::Guard::lost). It borrows nothing and is `Send`. If the lock
+/// is already lost, it is ready at once.
 ///
 /// It resolves only when the lock is lost. If the guard is released without a loss, it stays
 /// pending forever: a released lock is not a lost one. So use it in a `select!` beside the work

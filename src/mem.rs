@@ -71,8 +71,8 @@ use line::{Kind, Line, World};
 /// Named locks in the memory of this process, for tests. They make the same promises as locks on
 /// files, but no holder can crash and no lock can be lost.
 ///
-/// One value is a *world* of names. A name stands for one lock, of one kind, as long as a handle, a
-/// future or a guard of this lock lives.
+/// One value is a *world*: a separate set of names. A name means one lock, of one kind, as long as
+/// a handle, a future or a guard of this lock lives.
 ///
 /// A forked child has no part in the locks of its parent. There, each use of a lock of the parent
 /// fails with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), and guards release

@@ -58,7 +58,7 @@ pub struct LockDir {
     config: Arc<LockDirConfig>,
 }
 
-/// The way in which the locks of a [`LockDir`] lock. All processes must use the same method for the
+/// How the locks of a [`LockDir`] exclude callers. All processes must use the same method for the
 /// same name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -76,7 +76,7 @@ pub enum Method {
     /// otherwise after [`expire`](LockDirConfig::expire). Two processes may use this method and
     /// [`CreateNew`](Method::CreateNew) on the same name: they exclude each other.
     Mkdir,
-    /// As [`Mkdir`](Method::Mkdir), but by a file.
+    /// Like [`Mkdir`](Method::Mkdir), but with a file instead of a directory.
     CreateNew,
     /// Does not lock: every acquire is granted at once, even if another caller holds the lock.
     /// Nothing is written. Use it in programs whose users may switch locking off.
@@ -101,8 +101,8 @@ pub struct LockDirConfig {
     /// another process takes the lock over. With `None`, the default, another process takes it over
     /// only when the holder's process is provably gone.
     ///
-    /// At least 100 ms. Choose a time far longer than any pause of a host or a file system: a
-    /// minute is not too much.
+    /// At least 100 ms. Choose a time far longer than any pause of a host or a file system, for
+    /// example a minute.
     ///
     /// A living holder renews its claim after each third of this time, from a thread of its own. So
     /// a holder loses the lock only if it is stopped or cut off from the file system. Its guard

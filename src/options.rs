@@ -1,5 +1,5 @@
-//! How options are declared: a setter for each field of a configuration, and what all backends check
-//! alike.
+//! How options are declared: a setter for each field of a configuration, and the checks that all
+//! backends share.
 
 use std::path::Path;
 use std::time::Duration;

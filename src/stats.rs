@@ -31,7 +31,7 @@ pub struct Stats {
     pub waits: u64,
     /// How long these waits took.
     pub wait_time: Histogram,
-    /// How many waits ended without a guard: they were dropped, timed out, were closed, or failed.
+    /// How many waits ended without a guard: dropped, timed out, closed, or failed.
     pub abandoned: u64,
     /// How many frozen waiters of other processes were bypassed.
     pub bypassed: u64,
@@ -42,7 +42,7 @@ pub struct Stats {
     pub crashes: u64,
     /// How many waits fell back to a thread or to polling, because nothing could be watched.
     pub fallbacks: u64,
-    /// How often the lock was lost while it was held. Only losses that were looked for are known.
+    /// How often the lock was lost while it was held. Counts only losses that a call noticed.
     pub losses: u64,
 }
 

@@ -32,12 +32,12 @@ pub struct Owner {
     pub label: Option<String>,
     /// Its command line, if this process may read it. Spaces separate the arguments.
     pub command: Option<String>,
-    /// The time since which it holds or waits, by the wall clock of its host. Two statuses may
-    /// differ by some microseconds in it, because it may be computed from another clock.
+    /// When it began to hold or to wait, by the wall clock of its host. Two statuses may show
+    /// values some microseconds apart, because the time may be computed from another clock.
     #[cfg_attr(feature = "serde", serde(default, with = "serial::seconds"))]
     pub since: Option<SystemTime>,
     /// The reason why the process is not known. `None` if the process is known, or if the reason is
-    /// not.
+    /// unknown.
     pub unknown: Option<String>,
 }
 
@@ -183,9 +183,9 @@ pub struct Status {
     /// [`Capabilities::excludes`](crate::Capabilities::excludes). If not, the other fields mean
     /// nothing.
     pub excludes: bool,
-    /// Whether the lock is held, also by processes that are not named below. If it is not, a try at
-    /// that moment succeeds, with two exceptions: a try fails if a caller waits, and a try for
-    /// several permits fails if fewer are free.
+    /// Whether the lock is held, also by processes that are not named below. If it is not held, a
+    /// try at that moment succeeds, with two exceptions: a try fails if a caller waits, and a try
+    /// for several permits fails if fewer are free.
     pub held: Held,
     /// Why it is not known whether the lock is held. `None` unless [`held`](Status::held) is
     /// [`Unknown`](Held::Unknown).
@@ -196,8 +196,8 @@ pub struct Status {
     pub names_all: bool,
     /// The exclusive holder, if there is one that acquired through the queue. A holder that died is
     /// not reported. If [`held`](Status::held) is [`Unknown`](Held::Unknown), this is the holder on
-    /// record, which may have died. Of a process on files that has just acquired, only the process id
-    /// and the command may be known for a moment, and it may still be the first waiter.
+    /// record, which may have died. For a moment after an acquire on files, only the process id and
+    /// the command may be known, and the process may still be listed as the first waiter.
     pub holder: Option<Owner>,
     /// The holders that share the lock: readers, or holders of permits.
     ///

@@ -1,6 +1,6 @@
-//! Fencing tokens: which one the next grant gets, and what a resource does with them. It remembers
-//! the greatest token it has seen, and refuses smaller ones. So a holder that has lost its lock
-//! without knowing it changes nothing more.
+//! Fencing tokens: how the next token is computed, and how a resource checks tokens. The resource
+//! remembers the greatest token it has seen, and refuses smaller ones. So a holder that has lost
+//! its lock, and does not know it, cannot change the resource any more.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -17,10 +17,10 @@ pub(crate) fn next_token(last: u64, now_us: u64) -> u64 {
 
 /// Admits callers that have the newest fencing token of a resource.
 ///
-/// A lock with a lease cannot stop a holder that stands still past its lease and then goes on. Only
-/// the resource can stop it, by comparing the token that comes with each request. This type does so
-/// for a resource whose state is in the memory of one process. One value may stand for many
-/// resources, each with its key.
+/// A lock with a lease cannot stop a holder that pauses past its lease and then continues. Only the
+/// resource can stop that holder, by checking the token of each request. This type does so for a
+/// resource whose state is in the memory of one process. One value can serve many resources, each
+/// with its key.
 ///
 /// ```
 /// use stanchion::TokenGate;

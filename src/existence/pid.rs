@@ -39,19 +39,21 @@ pub use options::{PidConfig, PidOptions};
 /// A holder that was killed frees the lock within milliseconds, and the next holder [learns of
 /// it](PidGuard::predecessor_crashed). A reused pid is not taken for the holder.
 ///
-/// Only a holder that is *provably* gone loses the lock to another process:
+/// Another process takes the lock over only if the holder is *provably* gone:
 ///
 /// - A holder on another host or in another pid namespace counts as alive as long as its file
 ///   exists.
-/// - So does a file that contains only a pid. [`PidConfig::bare_pids`] changes that.
+/// - The holder in a file that contains only a pid also counts as alive.
+///   [`PidConfig::bare_pids`] changes that.
+/// - A file that this process may not read counts as held.
 /// - A holder from before a reboot counts as gone only on a local file system and with the same
 ///   machine ID.
-/// - So does a file that this process may not read.
 /// - An empty file counts as held, because its writer may be about to write. A waiter takes it over
 ///   when it has not changed for five seconds.
 ///
-/// A process that executes another program (`exec`) while it holds the lock keeps it until it ends.
-/// It can neither wait for the lock nor release it: its calls fail with [`ErrorKind::Deadlock`].
+/// A process that executes another program (`exec`) while it holds the lock keeps the lock until
+/// the process ends. The new program can neither wait for the lock nor release it: its calls fail
+/// with [`ErrorKind::Deadlock`].
 ///
 /// The lock needs hard links, or `renameat2` with `RENAME_NOREPLACE` on Linux. Processes that
 /// exclude each other must see one file system. There is no queue. Programs that lock with `flock`

@@ -25,13 +25,13 @@ pub struct FifoConfig {
     /// Permission bits of a lock file that has to be created, exactly, whatever the umask. The
     /// owner must be able to read and write. Default `None`: as the umask leaves them.
     ///
-    /// Every user who may use the lock file can always use the queue.
+    /// Every user with access to the lock file can also use the queue.
     pub mode: Option<u32>,
-    /// How often a waiter looks again without an event. Only a safety net; the looks of the claim
-    /// window come on top. Default 10 s. [`Duration::MAX`] switches it off.
+    /// How often a waiter checks the lock without an event. Only a safety net, in addition to the
+    /// checks of the claim window. Default 10 s. [`Duration::MAX`] disables these checks.
     pub poll_interval: Duration,
-    /// How long a grant may stay unclaimed, or a free lock untouched, before the next waiter
-    /// bypasses an unresponsive one. Default 2 s. [`Duration::MAX`] switches the bypass off.
+    /// How long a waiter may leave a grant unclaimed, or a free lock untouched, before the next
+    /// waiter bypasses it as frozen. Default 2 s. [`Duration::MAX`] disables the bypass.
     pub claim_window: Duration,
     /// How the waiter at the head of the queue waits for the lock file. Default [`Wait::Watch`].
     pub wait: Wait,
@@ -49,9 +49,9 @@ pub struct FifoConfig {
     /// queue. Nothing is removed while they are in use, or while a crash is still to be reported. A
     /// lock file with content stays. Off by default.
     ///
-    /// Do not use it where a program locks the file without the queue, for example by `flock(1)`.
-    /// If such a program has opened the file before it is removed, it locks the deleted file, beside
-    /// the holder of the new one.
+    /// Do not use this option if a program locks the file without the queue, for example by
+    /// `flock(1)`. A program that opened the file before its removal locks the deleted file, beside
+    /// the holder of the new file.
     pub remove_when_idle: bool,
 }
 

@@ -25,8 +25,8 @@ use crate::lock::{is_lock, local_handle};
 /// processes.
 ///
 /// The order is strictly that of arrival. Consecutive readers acquire the lock together. A waiting
-/// writer holds back the readers that arrive after it, and waits only for callers that arrived
-/// before it. So neither readers nor writers can starve.
+/// writer blocks the readers that arrive after it, and waits only for callers that arrived before
+/// it. So neither readers nor writers can starve.
 ///
 /// The lock is the operating system's lock on the file at [`path`](FifoRwLock::path), shared or
 /// exclusive. So `flock --shared` and `flock` on the same file take part, but have no place in the
@@ -137,7 +137,7 @@ impl FifoRwLock {
     /// # Cancel safety
     ///
     /// As for [`FifoLock::acquire`](crate::FifoLock::acquire): dropping the future at any point
-    /// leaves the queue. Readers that it held back then acquire the lock.
+    /// leaves the queue. Readers that it blocked then acquire the lock.
     ///
     /// # Fairness
     ///

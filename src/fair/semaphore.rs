@@ -32,15 +32,15 @@ const MOST: u32 = 65_535;
 /// How many times a state record that is locked for an instant is tried.
 const TRIES: usize = 10_000;
 
-/// A fair semaphore: at most n permits are out at a time, across tasks and processes.
+/// A fair semaphore: at most n permits are held at a time, across tasks and processes.
 ///
 /// The order is strictly that of arrival: small requests do not overtake a request for many permits
 /// at the head of the queue. The permits of a process that dies are free at once.
 ///
-/// Each permit is a *slot file* in a directory, with the operating system's lock on it. A pattern
-/// and a number make the name of the slot file. Names and locks are those of portalocker's
-/// `BoundedSemaphore`, so permits of both count together. Callers that use portalocker have no
-/// place in the queue.
+/// Each permit is a *slot file* in a directory, with the operating system's lock on it. The name of
+/// a slot file follows a pattern with its number. By default, names and locks are those of
+/// portalocker's `BoundedSemaphore`, so permits of both count together. Callers that use
+/// portalocker have no place in the queue.
 ///
 /// The number of permits is recorded. A handle with another number is refused.
 ///
@@ -263,8 +263,8 @@ impl FifoSemaphore {
     /// # Errors
     ///
     /// Those of [`FifoLock::acquire`](crate::FifoLock::acquire). Also [`ErrorKind::Incompatible`]
-    /// when nothing was recorded as this handle was opened, and another process has recorded
-    /// another number since.
+    /// when no number was recorded when this handle was opened, and another process has recorded a
+    /// different one since.
     ///
     /// New callers do not notice deleted slot files. [`FifoPermit::lost`] reports the loss to the
     /// holder of such a permit.
@@ -318,8 +318,8 @@ impl FifoSemaphore {
     ///
     /// # Platform notes
     ///
-    /// Where the kernel's list of locks does not tell, each slot file that this process has not
-    /// locked is locked for a microsecond.
+    /// Where the kernel's list of locks is incomplete, the call locks each slot file that this
+    /// process does not hold, for a microsecond.
     pub fn available(&self) -> Result<u32> {
         self.shared.line.available()
     }
@@ -328,7 +328,7 @@ impl FifoSemaphore {
     ///
     /// Open handles follow the change. New handles must name the new number. Added permits can be
     /// acquired at once. To remove permits, the call waits in the queue until all permits are
-    /// released, so at no time are too many out.
+    /// released. So the holders never have more permits than the limit.
     ///
     /// # Cancel safety
     ///

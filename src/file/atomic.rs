@@ -68,11 +68,11 @@ const NAMES: usize = 1024;
 /// below its own.
 const SWEPT: usize = 16;
 
-/// A new content for a file. It replaces the old content as a whole or not at all.
+/// New content for a file. It replaces the old content as a whole or not at all.
 ///
-/// Write to it, then [`commit`](AtomicFile::commit). If it is dropped without a commit, nothing has
-/// changed and nothing is left. It needs write permission for the directory, not for the file that
-/// it replaces.
+/// Write to this value, then [`commit`](AtomicFile::commit). If the value is dropped without a
+/// commit, nothing has changed and nothing is left. The process needs write permission for the
+/// directory, not for the file that is replaced.
 ///
 /// To read a file, change it and write it anew without interference, lock *another* file, such as
 /// `settings.json.lock`. The file itself is a new one after each commit, so a lock on the old file
@@ -172,7 +172,7 @@ impl Drop for Temporary {
 }
 
 impl AtomicFile {
-    /// Begins a new content for the file at `path`. Await the result.
+    /// Begins new content for the file at `path`. Await the result.
     ///
     /// # Cancel safety
     ///
@@ -214,8 +214,8 @@ impl AtomicFile {
     /// # Errors
     ///
     /// - [`ErrorKind::Io`] with the step that failed. This includes a write that failed earlier.
-    ///   The old file is as it was and nothing is left, with one exception: after an error of "sync
-    ///   the directory" the new file is in place, and may disappear after a loss of power.
+    ///   The old file is unchanged and nothing is left, with one exception: if "sync the directory"
+    ///   failed, the new file is in place, and may disappear after a power failure.
     /// - [`ErrorKind::Io`] with [`no_clobber`](CreateAtomic::no_clobber), when a file exists by
     ///   now. `io_error().kind()` is `AlreadyExists`.
     /// - [`ErrorKind::Busy`] when more than a thousand writers put the same file in place in the

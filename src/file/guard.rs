@@ -275,8 +275,7 @@ impl FileGuard {
     }
 
     /// Truncates the file to this many bytes, or extends it with zeros. Waits until all writes have
-    /// ended. The position in the file does not change. So go back to the start before you write a
-    /// new content.
+    /// ended. The position in the file does not change. So rewind before you write new content.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

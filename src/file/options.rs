@@ -32,8 +32,9 @@ pub struct FileConfig {
     /// forever.
     pub timeout: Option<Duration>,
     /// Whether an acquire fails with [`ErrorKind::Busy`](crate::ErrorKind::Busy) instead of waiting
-    /// when another holder has the lock. The same as [`max_waiting(0)`](crate::Acquire::max_waiting)
-    /// on each acquire; the word is portalocker's. Off by default.
+    /// when another holder has the lock. The same as
+    /// [`max_waiting(0)`](crate::Acquire::max_waiting) on each acquire. The name is portalocker's.
+    /// Off by default.
     pub fail_when_locked: bool,
     /// Whether a release deletes the file, still under the lock. Off by default.
     pub remove_on_release: bool,

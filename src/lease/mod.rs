@@ -7,14 +7,15 @@
 //!
 //! - **A hold is a lease.** When a holder dies, the next waiter acquires the lock after the
 //!   holder's lease is over (10 s by default). When a holder is stopped or cut off from the server,
-//!   [`lost()`](crate::Guard::lost) informs it before another caller acquires the lock, **if its
-//!   process runs**. A holder that is stopped past its lease, or does not listen, continues beside
-//!   the next holder. Then only the resource can stop it: pass the fencing token to the resource
-//!   and let it refuse smaller ones, see [`TokenGate`](crate::TokenGate).
-//! - **An unclaimed hold is shorter.** A hold that was handed over and is not claimed yet has a
-//!   lease of only the claim window, counted from the last time the server was heard. If the server
-//!   stops for more than a second at that time, this hold is lost sooner than another hold would
-//!   be. A caller that finds the lock free has a whole lease at once.
+//!   [`lost()`](crate::Guard::lost) reports it before another caller acquires the lock, **if the
+//!   holder's process runs**. A holder that is stopped past its lease, or ignores `lost()`,
+//!   continues beside the next holder. Then only the resource can stop the late holder: pass the
+//!   fencing token to the resource, which refuses smaller tokens; see
+//!   [`TokenGate`](crate::TokenGate).
+//! - **An unclaimed hold is shorter.** The lease of a hold that was handed over and is not claimed
+//!   yet is only one claim window, counted from the last request that the server has answered. If
+//!   the server stops for more than a second at that time, this hold is lost earlier than other
+//!   holds. A caller that finds the lock free has a whole lease at once.
 //! - **Quarantine.** A server that may have forgotten a holder grants nothing for one lease, so
 //!   that forgotten holders can come back. They assert their holds with their tokens.
 //! - **The server's clock.** If the clock is set forward, leases end early by as much. If it is set
@@ -45,8 +46,8 @@
 //! # The background thread
 //!
 //! Each client has its own thread with a small runtime. The thread owns the connection, renews the
-//! leases, and releases what is dropped. So guards and futures may be dropped anywhere, also
-//! outside a runtime. A caller's runtime that is blocked or ends loses no lease.
+//! leases, and releases the locks of dropped guards and futures. So these may be dropped anywhere,
+//! even outside a runtime. If the caller's runtime is blocked or ends, no lease is lost.
 //!
 //! One exception is a connection that is handed in. The runtime on which it was created drives it.
 //! If that runtime ends, the leases end.

@@ -21,8 +21,8 @@
 //!
 //! # Inside your own transaction
 //!
-//! A lease alone cannot stop a holder that was paused past its lease. In the same database, a
-//! transaction can: it asserts the hold, and then writes.
+//! A lease alone cannot stop a holder that was paused past its lease. A transaction in the same
+//! database can: it first asserts the hold, and then writes.
 //!
 //! ```sql
 //! BEGIN;
@@ -74,8 +74,8 @@
 //!   step.
 //! - **Failover.** An asynchronous standby may lack the last grants. The quarantine covers that
 //!   too.
-//! - **Backups.** A restored backup or a copied database may have holders that are outdated. Run
-//!   `DELETE FROM stanchion.marker` before it is used.
+//! - **Backups.** A restored backup or a copied database may list outdated holders. Run
+//!   `DELETE FROM stanchion.marker` there before you use its locks.
 //! - **Deleted rows.** Do not change the tables by hand.
 //! - **Dead waiters.** The listening connection of a client holds a session lock. A waiter whose
 //!   session has ended is bypassed at once.

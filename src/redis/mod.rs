@@ -25,9 +25,9 @@
 //!
 //! # Guarantees and limits
 //!
-//! - **One server.** With replicas, a failover may forget the last moments. The quarantine below
-//!   protects the holders. Sentinels are asked for the primary at each connection. Clusters are
-//!   refused. There is no Redlock, because it gives neither order nor tokens.
+//! - **One server.** With replicas, a failover may lose the last grants. The quarantine below
+//!   protects the holders. The client asks sentinels for the primary whenever it connects. Clusters
+//!   are refused. There is no Redlock, because it gives neither order nor tokens.
 //! - **Quarantine.** After a restart or a failover the server grants nothing for one lease
 //!   ([`Config::quarantine`]), so that forgotten holders can come back. The restart shows in the
 //!   server's run id. For locks that the server does not know, it shows in the server's uptime, and

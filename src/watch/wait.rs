@@ -22,7 +22,7 @@ pub enum Wait {
     Watch,
     /// Tries again after these delays.
     Poll(Backoff),
-    /// A thread waits in the system's blocking lock call. This notices every unlock, also one
+    /// Waits in the system's blocking lock call, on a thread. This notices every unlock, even
     /// without a close, and works where files report no events (network file systems).
     ///
     /// A process has at most 64 such threads. Further waiters poll. If a wait is dropped, its
