@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::backend::{Engine, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::Capabilities;
 use crate::options::NEVER;
+use crate::sys::fork::PerProcess;
 
 mod file;
 mod memory;
@@ -107,15 +109,13 @@ pub struct Locks {
 struct Place {
     engine: Box<dyn Engine>,
     url: String,
-    handles: Mutex<Handles>,
+    /// Set under the mutex of `given`.
+    closed: AtomicBool,
+    given: PerProcess<Mutex<Given>>,
 }
 
 /// The handles that were returned, as long as they or their waits live.
-#[derive(Default)]
-struct Handles {
-    closed: bool,
-    given: Vec<WeakHandle>,
-}
+type Given = Vec<WeakHandle>;
 
 /// Connects to the engine of a URL; see [`Locks::register`].
 type Connector = dyn Fn(&LockUrl, &mut Settings) -> Result<BoxFuture<'static, Result<Box<dyn Engine>>>>
@@ -156,7 +156,8 @@ impl Locks {
         let place = Place {
             url: engine.url(),
             engine,
-            handles: Mutex::default(),
+            closed: AtomicBool::new(false),
+            given: PerProcess::new(Mutex::default),
         };
         Self {
             place: Arc::new(place),
@@ -242,15 +243,15 @@ impl Locks {
 
     /// Remembers a handle, so that `close` can close it.
     fn give(&self, handle: WeakHandle) -> Result<()> {
-        let mut handles = self.place.handles();
-        if handles.closed {
+        let mut given = self.place.given();
+        if self.place.closed.load(Ordering::Relaxed) {
             let text = "these locks were closed";
             return Err(Error::at(ErrorKind::Closed, text, self.url()));
         }
-        if handles.given.len() == handles.given.capacity() {
-            handles.given.retain(WeakHandle::is_alive);
+        if given.len() == given.capacity() {
+            given.retain(WeakHandle::is_alive);
         }
-        handles.given.push(handle);
+        given.push(handle);
         Ok(())
     }
 
@@ -276,9 +277,9 @@ impl Locks {
     /// the locks of this value, connect a separate client for them.
     pub fn close(&self) {
         let given = {
-            let mut handles = self.place.handles();
-            handles.closed = true;
-            std::mem::take(&mut handles.given)
+            let mut given = self.place.given();
+            self.place.closed.store(true, Ordering::Relaxed);
+            std::mem::take(&mut *given)
         };
         given.iter().for_each(WeakHandle::close);
         self.place.engine.close();
@@ -305,8 +306,9 @@ impl Locks {
 }
 
 impl Place {
-    fn handles(&self) -> MutexGuard<'_, Handles> {
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    fn given(&self) -> MutexGuard<'_, Given> {
+        let given = self.given.get().lock();
+        given.unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -57,7 +57,7 @@ use crate::lock::{Capabilities, Handle, Lock, WeakCore};
 use crate::loss::Lost;
 use crate::stats::Stats;
 use crate::status::{Changes, Removal, Status};
-use crate::sys::fork::Origin;
+use crate::sys::fork::{Origin, PerProcess};
 
 mod pending;
 
@@ -222,13 +222,16 @@ pub struct Lent<'a, G> {
 
 impl<G> Drop for Lent<'_, G> {
     fn drop(&mut self) {
-        *self.stake.guard() = self.guard.take();
-        self.stake.loans.notify_waiters();
+        // In a forked child, the mutex may stay locked forever.
+        if self.stake.is_of_this_process() {
+            *self.stake.guard() = self.guard.take();
+            self.stake.loans.notify_waiters();
+        }
     }
 }
 
 struct Table<G> {
-    entries: StdMutex<HashMap<Holder, Entry<G>>>,
+    entries: PerProcess<StdMutex<HashMap<Holder, Entry<G>>>>,
 }
 
 /// The state of a holder that has the lock or waits for it.
@@ -239,7 +242,8 @@ struct Entry<G> {
 
 impl<G: Guard> Table<G> {
     fn entries(&self) -> StdMutexGuard<'_, HashMap<Holder, Entry<G>>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        let entries = self.entries.get().lock();
+        entries.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns what this holder has. If it has nothing, `waker` is called when it acquires the
@@ -312,7 +316,7 @@ impl<G> Entry<G> {
 impl<L: Lock> Reentrant<L> {
     /// Makes a lock re-entrant. Clones of the result know each other's holders.
     pub fn new(lock: L) -> Self {
-        let entries = StdMutex::new(HashMap::new());
+        let entries = PerProcess::new(StdMutex::default);
         Self {
             lock: Arc::new(lock),
             table: Arc::new(Table { entries }),
@@ -513,8 +517,8 @@ impl<G: Guard> ReentrantGuard<G> {
     /// [`FileLock`](crate::FileLock) is the open file. All guards of a holder share this guard, so
     /// there is one position in the file.
     ///
-    /// Returns `None` during another loan of it. Lending never waits, so no task can wait for
-    /// itself.
+    /// Returns `None` during another loan of it, and in a forked child. Lending never waits, so no
+    /// task can wait for itself.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -536,6 +540,9 @@ impl<G: Guard> ReentrantGuard<G> {
     /// ```
     pub fn lend(&self) -> Option<Lent<'_, G>> {
         let stake = self.stake();
+        if !stake.is_of_this_process() {
+            return None;
+        }
         let mut kept = stake.guard();
         let is_held = kept.as_ref()?.is_held();
         stake.held_when_lent.store(is_held, Ordering::Relaxed);
@@ -561,8 +568,10 @@ impl<G: Guard> Hold for ReentrantHold<G> {
     }
 
     fn lost(&self) -> Lost {
-        let Some(stake) = &self.stake else {
-            return Lost::new(std::future::pending());
+        // In a forked child, the mutex may stay locked forever.
+        let here = |it: &&Arc<Stake<G>>| it.is_of_this_process();
+        let Some(stake) = self.stake.as_ref().filter(here) else {
+            return Lost::never();
         };
         if let Some(guard) = &*stake.guard() {
             return guard.lost();

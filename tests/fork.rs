@@ -250,6 +250,11 @@ fn p34_a_forked_child_touches_no_mutex_of_locks_in_memory() {
     forks_alone("storm");
 }
 
+#[test]
+fn p34_a_forked_child_touches_no_mutex_around_a_lock() {
+    forks_alone("wrappers");
+}
+
 /// The open files of the lock, its queue and its events.
 fn open_files(crew: &mut Crew, who: Who, command: &str) -> Vec<String> {
     crew.tell(who, command);

@@ -94,7 +94,9 @@ impl Deref for Private {
 
 /// A value that each process has for itself. A forked child starts with a new one. The parent's may
 /// have been in any state, with mutexes locked by threads that do not exist in the child.
-pub(crate) struct PerProcess<T: 'static> {
+///
+/// Its drop drops the value of this process only.
+pub(crate) struct PerProcess<T> {
     current: AtomicPtr<Stamped<T>>,
     make: fn() -> T,
     _owns: PhantomData<T>,
@@ -114,13 +116,13 @@ impl<T: Send + Sync> PerProcess<T> {
         }
     }
 
-    /// Returns the value of this process. The first call creates it. Values are never freed.
-    pub(crate) fn get(&'static self) -> &'static T {
+    /// Returns the value of this process. The first call creates it.
+    pub(crate) fn get(&self) -> &T {
         arm::notice();
         let seen = self.current.load(Ordering::Acquire);
         if !seen.is_null() {
-            // SAFETY: the pointer came from `Box::into_raw` below and is never freed, so it stays
-            // valid. It is only ever shared, and `T` is `Sync`.
+            // SAFETY: the pointer came from `Box::into_raw` below and is freed by the drop only, so
+            // it is valid as long as `self` is borrowed. It is only shared, and `T` is `Sync`.
             let stamped = unsafe { &*seen };
             if stamped.origin.is_here() {
                 return &stamped.value;
@@ -134,14 +136,25 @@ impl<T: Send + Sync> PerProcess<T> {
             .current
             .compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire)
         {
-            // SAFETY: `fresh` was just created, is never freed, and is shared from here on.
+            // SAFETY: `fresh` was just created, is freed by the drop only, and is shared from here on.
             Ok(_) => unsafe { &(*fresh).value },
             Err(winner) => {
                 // SAFETY: no other thread has seen `fresh`, so it can be taken back and dropped.
                 drop(unsafe { Box::from_raw(fresh) });
-                // SAFETY: as for `seen`: created by `Box::into_raw`, never freed.
+                // SAFETY: as for `seen`.
                 unsafe { &(*winner).value }
             }
+        }
+    }
+}
+
+impl<T> Drop for PerProcess<T> {
+    fn drop(&mut self) {
+        let current = *self.current.get_mut();
+        // SAFETY: a pointer that is not null came from `Box::into_raw` and was not freed.
+        if !current.is_null() && unsafe { &*current }.origin.is_here() {
+            // SAFETY: the same, and nothing borrows `self` any more.
+            drop(unsafe { Box::from_raw(current) });
         }
     }
 }

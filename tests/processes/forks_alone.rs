@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use stanchion::{AtomicFile, ErrorKind, FileLock, Memory, PidLock};
+use futures::FutureExt as _;
+use stanchion::{AtomicFile, ErrorKind, FileLock, Locks, Memory, PidLock, Reentrant};
 use tokio::io::AsyncWriteExt;
 
 use crate::crew::child::{limit_files, path, say, variable};
@@ -27,6 +28,7 @@ pub(crate) fn main() {
         "full" => without_a_free_descriptor(&path),
         "memory" => locks_in_memory(),
         "storm" => mutexes_of_memory(),
+        "wrappers" => mutexes_around_locks(&path),
         other => panic!("{other}?"),
     }
     say("well");
@@ -176,6 +178,40 @@ fn locks_in_memory() {
     assert_eq!(permits.available().expect("no error"), 1);
     drop((guard, wait));
     assert!(lock.try_acquire().expect("no error").is_some());
+}
+
+/// A thread of the parent uses a re-entrant lock, its guard and `Locks` all the time.
+fn mutexes_around_locks(path: &Path) {
+    let open = |name: &str| Reentrant::new(FileLock::open(path.with_extension(name)).expect("a lock"));
+    let (kept, busy) = (open("kept"), open("busy"));
+    let guard = kept.acquire().block().expect("free");
+    let url = format!("file://{}", path.display());
+    let connected = Locks::connect(url).now_or_never().expect("no wait");
+    let locks = connected.expect("locks in a directory");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                assert!(guard.is_held());
+                drop(busy.try_acquire().now_or_never());
+                drop(locks.lock("a"));
+            }
+        });
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..COPIES {
+                in_a_copy(|| {
+                    assert!(!guard.is_held());
+                    assert!(guard.lend().is_none());
+                    assert!(guard.lost().now_or_never().is_none());
+                    let tried = busy.try_acquire().now_or_never().expect("no wait");
+                    drop(tried.expect("no error"));
+                    drop(locks.lock("a").expect("a lock"));
+                });
+            }
+        }));
+        over.store(true, Ordering::Relaxed);
+        ended.expect("all copies end well");
+    });
 }
 
 fn mutexes_of_memory() {
