@@ -478,8 +478,9 @@ fn a_name_is_no_path() {
         let error = FifoLock::named(name).expect_err("no name");
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}: {error}");
     }
-    let lock = FifoLock::named("stanchion-test.lock").expect("a name");
-    let path = std::env::temp_dir().join("stanchion-test.lock");
+    let name = format!("stanchion-test-{}.lock", std::process::id());
+    let lock = FifoLock::named(&name).expect("a name");
+    let path = std::env::temp_dir().join(name);
     assert_eq!(lock.path().file_name(), path.file_name());
     assert!(!path.exists(), "nothing is made before the first acquire");
 }

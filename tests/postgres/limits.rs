@@ -154,10 +154,13 @@ fn p45_a_full_disk_is_unavailable_and_loses_nothing() {
     let name = |number: usize| format!("{number:01000}");
     let mut names = (0..1000).map(name);
     let tried = |name: String| in_runtime(client.lock(name).acquire());
-    let error = names.by_ref().find_map(|it| tried(it).err());
+    // The answer of a slow machine may come too late.
+    let is_full = |it: &stanchion::Error| it.to_string().contains("53100");
+    let error = names
+        .by_ref()
+        .find_map(|it| tried(it).err().filter(is_full));
     let error = error.expect("an end of the space");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert!(error.to_string().contains("53100"), "{error}");
     let patient = server.connect(options());
     // Postgres may find a little space again, which dead rows had. Then the next name needs more.
     let refused_both = |name: String| {

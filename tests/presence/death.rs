@@ -239,14 +239,14 @@ impl Resource {
 fn p48_a_holder_that_was_stopped_beyond_its_expiry_learns_that_it_has_lost() {
     for kind in [Kind::Mkdir, Kind::CreateNew] {
         let (_directory, path) = place();
-        let expire = [("PRESENCE_EXPIRE", "400")];
-        let mut holder = Member::with(kind, &path, &expire);
+        let mut holder = Member::with(kind, &path, &[("PRESENCE_EXPIRE", "400")]);
         let (old, _) = holder.acquire();
         assert_eq!(holder.ask("watch"), "watching");
         let mut resource = Resource(0);
         assert!(resource.writes(old));
         assert!(holder.stop());
-        let mut next = Member::with(kind, &path, &expire);
+        // Its own claim does not expire while the machine stands still.
+        let mut next = Member::of(kind, &path);
         let (new, crashed) = next.acquire();
         assert!(crashed && new > old);
         assert!(resource.writes(new));

@@ -173,7 +173,6 @@ fn p62_p43_without_descriptors_errors_are_typed_and_nothing_leaks() {
             continue;
         }
         assert_eq!(line, "ready");
-        let before = crew.ask(poor, "count task");
         let answer = crew.ask(poor, "acquire 1");
         let typed = answer == "queued 1" || answer.starts_with("failed 1 Io");
         assert!(typed, "with {most} descriptors: {answer}");
@@ -191,7 +190,6 @@ fn p62_p43_without_descriptors_errors_are_typed_and_nothing_leaks() {
             crew.take(holder, 1);
         } else {
             assert!(answer.contains("Too many open files"), "{answer}");
-            assert!(!before.is_empty());
         }
         crew.end(poor);
         assert!(

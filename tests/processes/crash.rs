@@ -293,13 +293,13 @@ fn p62_descriptors_and_threads_are_back_after_a_storm_of_deaths() {
             crew.serve(witness, 1);
         }
         crew.contend(witness);
+        crew.expect_no_tickets();
         let after = count(&mut crew);
         assert!(
             after[0] <= before[0] + 2,
             "it may keep two files for its next tickets"
         );
         assert_eq!(after[1], before[1], "threads");
-        crew.expect_no_tickets();
     });
 }
 

@@ -182,7 +182,8 @@ fn locks_in_memory() {
 
 /// A thread of the parent uses a re-entrant lock, its guard and `Locks` all the time.
 fn mutexes_around_locks(path: &Path) {
-    let open = |name: &str| Reentrant::new(FileLock::open(path.with_extension(name)).expect("a lock"));
+    let open =
+        |name: &str| Reentrant::new(FileLock::open(path.with_extension(name)).expect("a lock"));
     let (kept, busy) = (open("kept"), open("busy"));
     let guard = kept.acquire().block().expect("free");
     let url = format!("file://{}", path.display());

@@ -204,8 +204,7 @@ fn p03_a_stopped_reader_in_charge_refuses_no_outsider() {
             crew.expect_stopped(charge);
             // Others wait so long that they ask whether they are alone.
             crew.wants_to_read(other, 1);
-            crew.command(clock, "read 1 2000", "queued 1");
-            let line = crew.line(clock);
+            let line = crew.answer(clock, "read 1 2000", 1);
             assert!(line.starts_with("failed 1 TimedOut"), "{step}: {line}");
             assert!(
                 !crew.has_spoken(other),

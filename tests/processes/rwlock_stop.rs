@@ -179,8 +179,7 @@ fn p64_a_stopped_reader_that_holds_is_never_bypassed() {
         crew.release(also, 1);
         // Many windows pass: a wait with its own time limit measures them.
         for command in ["read 1 300", "write 1 300"] {
-            crew.command(clock, command, "queued 1");
-            let line = crew.line(clock);
+            let line = crew.answer(clock, command, 1);
             assert!(line.starts_with("failed 1 TimedOut"), "{line}");
         }
         for who in [writer, later] {

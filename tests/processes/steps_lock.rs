@@ -165,7 +165,7 @@ fn past_a_dead_ticket(crew: &mut Crew, order: &str) -> bool {
 fn past_a_frozen_waiter(crew: &mut Crew, order: &str) -> bool {
     let (holder, frozen) = (crew.start(), crew.start());
     // Much more patient than the victim, so it never bypasses a living waiter.
-    let last = crew.start_with(&[("CREW_WINDOW", "120")]);
+    let last = crew.start_with(&[("CREW_WINDOW", "300")]);
     crew.set("CREW_WINDOW", "40");
     let victim = victim(crew, order);
     crew.take(holder, 1);

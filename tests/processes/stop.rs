@@ -121,8 +121,7 @@ fn p64_a_stopped_holder_is_never_bypassed() {
         crew.stop(holder);
         // Many windows pass: a wait with its own time limit measures them.
         let clock = crew.start();
-        crew.command(clock, "acquire 1 600", "queued 1");
-        let line = crew.line(clock);
+        let line = crew.answer(clock, "acquire 1 600", 1);
         assert!(line.starts_with("failed 1 TimedOut"), "{line}");
         assert!(
             waiters.iter().all(|who| !crew.has_spoken(*who)),
@@ -315,8 +314,7 @@ mod inside_a_step {
                 crew.release(holder, 1);
                 crew.expect_stopped(frozen);
                 // More than two windows.
-                crew.command(holder, "acquire 2 2000", "queued 2");
-                let line = crew.line(holder);
+                let line = crew.answer(holder, "acquire 2 2000", 2);
                 assert!(line.starts_with("failed 2 TimedOut"), "{step}: {line}");
                 crew.resume(frozen);
                 crew.serve(frozen, 1);

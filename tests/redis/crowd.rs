@@ -93,7 +93,7 @@ fn p09_a_thousand_waiters_of_one_client_acquire_in_order() {
 #[test]
 fn p09_a_thousand_at_once_acquire_as_they_were_polled() {
     let server = need!(Server::start());
-    let client = server.connect(options());
+    let client = server.connect(options().patience(SLOW).claim_window(SLOW));
     let lock = client.lock("a");
     let guard = in_runtime(lock.acquire()).expect("free");
     let mut line: Vec<_> = (0..1000).map(|_| Polled::new(lock.acquire())).collect();

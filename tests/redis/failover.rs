@@ -94,8 +94,9 @@ fn p51_a_hold_that_the_replica_knows_continues() {
     let (mine, theirs) = (connect(&pair.proxy), connect(&pair.proxy));
     let guard = in_runtime(mine.lock("first").acquire()).expect("free");
     pair.catch_up();
-    pair.fail_over();
+    // The quarantine begins with the first step on the new primary, which may be any client's.
     let begun = Instant::now();
+    pair.fail_over();
     in_runtime(guard.ensure_held()).expect("it is on record");
     let mut newcomer = Polled::pending(theirs.lock("first").acquire());
     let token = guard.token();
@@ -112,8 +113,8 @@ fn p51_a_hold_that_the_replica_has_not_heard_of_is_put_back() {
     let (mine, theirs) = (connect(&pair.proxy), connect(&pair.proxy));
     pair.part();
     let guard = in_runtime(mine.lock("first").acquire()).expect("free");
-    pair.fail_over();
     let begun = Instant::now();
+    pair.fail_over();
     let mut newcomer = Polled::pending(theirs.lock("first").acquire());
     in_runtime(guard.ensure_held()).expect("put back");
     let token = guard.token();
@@ -132,8 +133,8 @@ fn p51_a_name_that_the_replica_has_not_heard_of_is_put_back() {
     pair.part();
     let locks = [mine.lock("second"), other.lock("second")];
     let holds = locks.map(|it| in_runtime(it.acquire()).expect("free"));
-    pair.fail_over();
     let begun = Instant::now();
+    pair.fail_over();
     let mut newcomer = Polled::pending(theirs.lock("second").acquire());
     let lock = other.lock("second");
     let mut stranger = Polled::pending(lock.acquire());
@@ -158,8 +159,8 @@ fn p51_a_hold_continues_though_an_earlier_one_is_on_record() {
     pair.part();
     in_runtime(early.release()).expect("released");
     let guard = in_runtime(theirs.lock("first").acquire()).expect("free");
-    pair.fail_over();
     let begun = Instant::now();
+    pair.fail_over();
     in_runtime(guard.ensure_held()).expect("put back");
     let mut newcomer = Polled::pending(mine.lock("first").acquire());
     let token = guard.token();

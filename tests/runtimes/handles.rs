@@ -420,8 +420,14 @@ mod descriptors {
         let mut child = std::process::Command::new(std::env::current_exe().expect("this program"));
         let name = format!("handles::descriptors::{name}");
         child.args([name.as_str(), "--exact", "--nocapture"]);
-        let ended = child.env("STANCHION_FEW_FILES", "1").status();
-        assert!(ended.expect("a child").success());
+        let output = child.env("STANCHION_FEW_FILES", "1").output();
+        let output = output.expect("a child");
+        let said =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
     }
 
     fn open_files() -> usize {
