@@ -195,7 +195,11 @@ fn mutexes_around_locks(path: &Path) {
             while !over.load(Ordering::Relaxed) {
                 assert!(guard.is_held());
                 drop(busy.try_acquire().now_or_never());
-                drop(locks.lock("a"));
+            }
+        });
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                locks.close();
             }
         });
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -206,7 +210,7 @@ fn mutexes_around_locks(path: &Path) {
                     assert!(guard.lost().now_or_never().is_none());
                     let tried = busy.try_acquire().now_or_never().expect("no wait");
                     drop(tried.expect("no error"));
-                    drop(locks.lock("a").expect("a lock"));
+                    locks.close();
                 });
             }
         }));
