@@ -11,6 +11,8 @@ mod queue;
 #[path = "processes/taker.rs"]
 mod taker;
 
+use std::path::PathBuf;
+
 use crew::Who;
 use queue::{Crew, everywhere};
 use rustix::process::{Pid, Signal, kill_process};
@@ -314,6 +316,52 @@ fn p34_a_forked_child_has_no_file_that_carries_a_lock() {
         crew.release(holder, 1);
         crew.expect_held(other, 1);
     });
+}
+
+/// Returns the only child of a process.
+fn child_of(pid: u32) -> u32 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    let children =
+        threads.map(|it| std::fs::read_to_string(it.expect("a thread").path().join("children")));
+    let children = children.map(|it| it.expect("a list of children"));
+    children
+        .collect::<String>()
+        .trim()
+        .parse()
+        .expect("one child")
+}
+
+/// See the test of this number in `tests/runtimes`, `handles::descriptors`.
+#[test]
+fn p04_the_death_of_a_forked_child_closes_the_files_of_locks_before_the_file_events() {
+    let mut crew = Crew::new();
+    let holder = crew.start();
+    crew.contend(holder);
+    keep(&mut crew, holder);
+    assert_eq!(crew.ask(holder, "fork take"), "waiting");
+    crew::until("the child is queued", || crew.tickets().len() == 1);
+    let files = std::fs::read_dir(format!("/proc/{}/fd", child_of(crew.pid(holder))));
+    let files = files
+        .expect("its files")
+        .map(|it| it.expect("a file").path());
+    let files: Vec<_> = files.collect();
+    let numbers_of = |is_one: &dyn Fn(&str) -> bool| -> Vec<u32> {
+        let open = |file: &&PathBuf| std::fs::read_link(file).expect("an open file");
+        let ones = files
+            .iter()
+            .filter(|file| is_one(&open(file).to_string_lossy()));
+        let number = |file: &PathBuf| file.file_name()?.to_str()?.parse().ok();
+        ones.map(|file| number(file).expect("a number")).collect()
+    };
+    let lock = crew.lock().to_string_lossy().into_owned();
+    let events = numbers_of(&|it| it == "anon_inode:inotify");
+    // It has inherited the directory, whose close nobody waits for.
+    let of_locks = numbers_of(&|it| it.starts_with(&lock) && !it.ends_with(".queue"));
+    assert!(!events.is_empty() && !of_locks.is_empty());
+    assert!(
+        events.iter().max() < of_locks.iter().min(),
+        "{events:?} {of_locks:?}"
+    );
 }
 
 #[test]

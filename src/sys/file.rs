@@ -17,7 +17,7 @@ pub(crate) use arm::{
     remove, replace, set_mark, sync,
 };
 #[cfg(unix)]
-pub(crate) use arm::{above_standard_streams, proc_path};
+pub(crate) use arm::{above_reserved, proc_path};
 #[cfg(windows)]
 pub(super) use arm::{create_new, open_directory};
 #[cfg(unix)]

@@ -22,6 +22,10 @@ mod arm;
 
 pub(crate) use arm::Slot;
 use arm::generation;
+#[cfg(unix)]
+pub(super) use arm::reserved;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) use arm::to_reserved;
 
 /// The process that made something. A forked child is another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

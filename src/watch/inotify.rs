@@ -23,8 +23,8 @@ use rustix::time::{
 use self::ends::Ends;
 use self::unread::Unread;
 use super::{Descriptor, Lasts, News, Report, Seen, Source};
-use crate::sys::file::{above_standard_streams, proc_path};
-use crate::sys::fork::Private;
+use crate::sys::file::{above_reserved, proc_path};
+use crate::sys::fork::{Private, to_reserved};
 use crate::sys::refusal::is_refusal;
 
 mod ends;
@@ -55,16 +55,14 @@ enum Alarm {
 impl Alarm {
     fn open() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer =
-            timerfd_create(TimerfdClockId::Monotonic, flags).and_then(above_standard_streams);
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags).and_then(above_reserved);
         let timer = timer.map_err(io::Error::from);
         let timer = timer.map(|it| Self::Timer(Private::new(File::from(it))));
         // A timer that cannot be set is no timer.
         match timer.and_then(|it| it.set(Instant::now()).map(|()| it)) {
             Err(error) if is_refusal(&error) => {
                 let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-                let private =
-                    |it| above_standard_streams(it).map(|it| Private::new(File::from(it)));
+                let private = |it| above_reserved(it).map(|it| Private::new(File::from(it)));
                 let (read, write) = (private(read)?, private(write)?);
                 Ok(Self::Pipe(read, write))
             }
@@ -110,10 +108,10 @@ impl Alarm {
 impl Events {
     pub(super) fn open() -> io::Result<Self> {
         crate::step::inotify_allowed()?;
-        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
-            .and_then(above_standard_streams)?;
+        let events =
+            inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).and_then(above_reserved)?;
         let events = Self {
-            events: Private::new(File::from(events)),
+            events: Private::new(File::from(to_reserved(events))),
             unread: Unread::default(),
             alarm: Alarm::open()?,
             ends: OnceLock::new(),

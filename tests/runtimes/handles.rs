@@ -435,6 +435,41 @@ mod descriptors {
         files.count()
     }
 
+    /// Returns the numbers of the open files that this is true of.
+    fn numbers_of(is_one: impl Fn(&std::path::Path) -> bool) -> Vec<u32> {
+        let files = std::fs::read_dir("/proc/self/fd").expect("a list of descriptors");
+        let files = files.map(|file| file.expect("a descriptor").path());
+        let wanted = files.filter(|file| std::fs::read_link(file).is_ok_and(|it| is_one(&it)));
+        let number = |file: std::path::PathBuf| file.file_name()?.to_str()?.parse().ok();
+        wanted.map(|file| number(file).expect("a number")).collect()
+    }
+
+    /// When a process dies, the kernel closes its files from the greatest descriptor to the
+    /// smallest, and the close of an inotify instance may take 20 ms.
+    #[test]
+    fn p04_the_death_of_a_process_closes_the_files_of_locks_before_the_file_events() {
+        let name = "p04_the_death_of_a_process_closes_the_files_of_locks_before_the_file_events";
+        with_descriptors(256, name, || {
+            let place = Place::new();
+            let directory = place.path().parent().expect("a directory").to_owned();
+            let others: Vec<_> = (0..9).map(|_| std::fs::File::open("/dev/null")).collect();
+            let early = held(&open(&place));
+            let waiter = queued(&open(&place));
+            // The next files get the smallest numbers.
+            drop(others);
+            let late = held(&numbered(&place, 1));
+            let events = numbers_of(|it| it.as_os_str() == "anon_inode:inotify");
+            let of_locks = numbers_of(|it| it.starts_with(&directory));
+            assert!(of_locks.len() >= 4, "{of_locks:?}");
+            assert!(
+                events.iter().max() < of_locks.iter().min(),
+                "{events:?} {of_locks:?}"
+            );
+            assert_eq!(events.len(), 1);
+            drop((early, waiter, late));
+        });
+    }
+
     fn numbered(place: &Place, number: usize) -> FifoLock {
         let path = place.path();
         let directory = path.parent().expect("a directory");

@@ -14,9 +14,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Directory, Found, Opened, Unchanged};
-use crate::sys::file::{
-    self, FileId, above_standard_streams, create_new_in, open_nameless_in, proc_path,
-};
+use crate::sys::file::{self, FileId, above_reserved, create_new_in, open_nameless_in, proc_path};
 use crate::sys::filesystem::FileSystem;
 use crate::sys::flock;
 use crate::sys::fork::Private;
@@ -84,7 +82,7 @@ impl Directory for Dir {
     fn open(path: &Path) -> io::Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let opened = retry_on_intr(|| fs::open(path, flags, Mode::empty()));
-        let opened = opened.and_then(above_standard_streams);
+        let opened = opened.and_then(above_reserved);
         if_there(opened.map(|descriptor| Self {
             shows_changes: FileSystem::of(&descriptor).shows_changes(),
             descriptor: File::from(descriptor),
@@ -208,7 +206,7 @@ impl Directory for Dir {
             Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => (open(OFlags::RDONLY), false),
             opened => (opened, true),
         };
-        match opened.and_then(above_standard_streams).map(File::from) {
+        match opened.and_then(above_reserved).map(File::from) {
             // On a network file system only a process that may write a file can lock it
             // exclusively.
             Ok(file) if !writable && !FileSystem::of(&file).reports_closes() => Ok(Opened::Denied),

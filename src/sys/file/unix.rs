@@ -18,6 +18,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, chmod, fchmod, fstat, lstat};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, pread, pwrite, retry_on_intr};
 
 use super::{Facts, FileId, OpenFile, found, refused};
+use crate::sys::fork;
 use crate::sys::refusal::is_refusal;
 use crate::sys::{Access, if_there, uninterrupted};
 
@@ -139,12 +140,18 @@ pub(crate) fn replace(from: &Path, to: &Path) -> io::Result<()> {
 /// The lowest descriptor that is not stdin, stdout or stderr.
 const FIRST_FREE: i32 = 3;
 
-/// Moves a descriptor above stdin, stdout and stderr. If a program has closed one of these, the
-/// next open gets its number, and the program's output would go into that file.
-pub(crate) fn above_standard_streams(file: OwnedFd) -> rustix::io::Result<OwnedFd> {
-    match file.as_raw_fd() < FIRST_FREE {
-        true => fcntl_dupfd_cloexec(&file, FIRST_FREE),
-        false => Ok(file),
+/// Moves a descriptor above the [reserved](fork::reserved) one, if there is room. It moves at least
+/// above stdin, stdout and stderr. If a program has closed one of these, the next open gets its
+/// number, and the program's output would go into that file.
+pub(crate) fn above_reserved(file: OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let least = fork::reserved().map_or(FIRST_FREE, |it| it + 1);
+    let number = file.as_raw_fd();
+    if number >= least {
+        return Ok(file);
+    }
+    match fcntl_dupfd_cloexec(&file, least) {
+        Err(_) if number >= FIRST_FREE => Ok(file),
+        moved => moved,
     }
 }
 
@@ -197,7 +204,7 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<Option<File>> {
 pub(crate) fn open_to_watch(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()));
-    if_there(opened.and_then(above_standard_streams).map(File::from))
+    if_there(opened.and_then(above_reserved).map(File::from))
 }
 
 /// Fails if this path can never be a lock file, before anything is created.
@@ -218,7 +225,7 @@ fn open_in(
     let careful = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let mode = mode_bits(mode.unwrap_or(0o666) & 0o777);
     let opened = retry_on_intr(|| rustix::fs::openat(directory, path, access | careful, mode));
-    opened.and_then(above_standard_streams).map(File::from)
+    opened.and_then(above_reserved).map(File::from)
 }
 
 /// Creates a file that must not exist.
@@ -229,7 +236,7 @@ pub(in crate::sys) fn create_new_in(
 ) -> rustix::io::Result<File> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = retry_on_intr(|| rustix::fs::openat(directory, name, flags, mode_bits(mode)));
-    file.and_then(above_standard_streams).map(File::from)
+    file.and_then(above_reserved).map(File::from)
 }
 
 /// Creates a file without a name. It is gone at the latest when its process dies.
@@ -241,7 +248,7 @@ pub(in crate::sys) fn open_nameless_in(
 ) -> rustix::io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = retry_on_intr(|| rustix::fs::openat(directory, name, flags, mode_bits(mode)));
-    file.and_then(above_standard_streams).map(File::from)
+    file.and_then(above_reserved).map(File::from)
 }
 
 /// Converts permission bits into the platform's type for them, into which they fit everywhere.

@@ -7,6 +7,8 @@
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -68,6 +70,8 @@ const NONE: i32 = -1;
 /// a child may be unable to open it: in another root directory, in a sandbox, or at its limit of
 /// open files.
 static NULL: AtomicI32 = AtomicI32::new(NONE);
+/// The descriptor that [`to_reserved`] gives away, or `NONE`. All others of this crate are greater.
+static RESERVED: AtomicI32 = AtomicI32::new(NONE);
 /// The number of its device.
 static NULL_DEVICE: AtomicU64 = AtomicU64::new(0);
 
@@ -150,10 +154,52 @@ fn install() {
     if let Some(device) = device_of(null) {
         NULL_DEVICE.store(device, Ordering::Relaxed);
         NULL.store(null, Ordering::Relaxed);
+        RESERVED.store(null, Ordering::Relaxed);
     }
     // SAFETY: `in_child` is a plain function, and calls async-signal-safe functions only. If this
     // fails (out of memory), forked children keep their copies, as without this handler.
     let _ = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+}
+
+/// Returns the reserved descriptor. Files whose close others wait for must have greater ones.
+pub(in crate::sys) fn reserved() -> Option<i32> {
+    notice();
+    let reserved = RESERVED.load(Ordering::Relaxed);
+    (reserved != NONE).then_some(reserved)
+}
+
+/// Moves a file to the reserved descriptor. `/dev/null`, which was there, moves to another one.
+/// Only the first file gets it. The others stay where they are, and so does this one if the program
+/// has closed the reserved descriptor.
+///
+/// When a process dies, Linux closes its files from the greatest descriptor to the smallest. The
+/// close of an inotify instance that has marks may take 20 ms. It must be the last one.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn to_reserved(file: OwnedFd) -> OwnedFd {
+    let Some(null) = kept_null().filter(|it| Some(*it) == reserved() && *it < file.as_raw_fd())
+    else {
+        return file;
+    };
+    // SAFETY: plain system calls on numbers. `null` was opened here, and this call alone has
+    // exchanged it, so no other owner has it. A forked child uses the other one from then on.
+    unsafe {
+        let other = libc::fcntl(null, libc::F_DUPFD_CLOEXEC, null + 1);
+        let relaxed = Ordering::Relaxed;
+        if other < 0 {
+            return file;
+        }
+        if NULL
+            .compare_exchange(null, other, relaxed, relaxed)
+            .is_err()
+        {
+            libc::close(other);
+            return file;
+        }
+        match libc::dup3(file.as_raw_fd(), null, libc::O_CLOEXEC) {
+            -1 => file,
+            moved => OwnedFd::from_raw_fd(moved),
+        }
+    }
 }
 
 /// Opens `/dev/null` above stdin, stdout and stderr. Returns `NONE` if that fails.
@@ -212,6 +258,7 @@ unsafe extern "C" fn in_child() {
         }
         block = current.next();
     }
+    RESERVED.store(kept.unwrap_or(NONE), Ordering::Relaxed);
     if kept.is_none() && null != NONE {
         // SAFETY: `null` was opened above and has no other user.
         unsafe { libc::close(null) };

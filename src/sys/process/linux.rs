@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 use super::{Birth, Facts, Life, Platform, ThisPlatform, image_digest, machine_digest, words_of};
-use crate::sys::file::above_standard_streams;
+use crate::sys::file::above_reserved;
 use crate::sys::filesystem::FileSystem;
 
 /// `PIDFD_GET_PID_NAMESPACE`, since Linux 6.11.
@@ -135,7 +135,7 @@ pub(crate) fn open(pid: u32) -> std::io::Result<Option<File>> {
 
 fn open_pidfd(pid: u32) -> std::io::Result<Option<OwnedFd>> {
     let number = number(pid).ok_or(std::io::ErrorKind::InvalidInput)?;
-    match pidfd_open(number).and_then(above_standard_streams) {
+    match pidfd_open(number).and_then(above_reserved) {
         Ok(process) => Ok(Some(process)),
         Err(Errno::SRCH) => Ok(None),
         Err(error) => Err(error.into()),

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::Draft;
 use crate::sys::file::{
-    self, above_standard_streams, create_new_in, mode_of, proc_path, refuse_irregular, sync,
+    self, above_reserved, create_new_in, mode_of, proc_path, refuse_irregular, sync,
 };
 use crate::sys::rights::Rights;
 use crate::sys::{if_there, refusal};
@@ -47,7 +47,7 @@ impl Draft for File {
             Err(Errno::ACCESS) => open(OFlags::WRONLY),
             opened => opened,
         };
-        if_there(opened.and_then(above_standard_streams).map(File::from))
+        if_there(opened.and_then(above_reserved).map(File::from))
     }
 
     fn dress(&self, look: Option<&Look>, bits: Option<u32>) -> io::Result<()> {

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::time::Timespec;
 
-use crate::sys::file::above_standard_streams;
+use crate::sys::file::above_reserved;
 use crate::sys::fork::Private;
 use crate::sys::process;
 use crate::watch::Report;
@@ -42,7 +42,7 @@ struct Watched {
 
 impl Ends {
     pub(super) fn open() -> io::Result<Self> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC).and_then(above_standard_streams)?;
+        let epoll = epoll::create(CreateFlags::CLOEXEC).and_then(above_reserved)?;
         Ok(Self {
             epoll: Private::new(File::from(epoll)),
             open: Mutex::new(Open {

@@ -26,7 +26,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::ioctl_fionread;
 use rustix::time::Timespec;
 
-use crate::sys::file::above_standard_streams;
+use crate::sys::file::above_reserved;
 use crate::sys::fork::Private;
 
 #[derive(Default)]
@@ -55,7 +55,7 @@ impl Unread {
 }
 
 fn open(events: &File) -> Option<Private> {
-    let epoll = epoll::create(CreateFlags::CLOEXEC).and_then(above_standard_streams);
+    let epoll = epoll::create(CreateFlags::CLOEXEC).and_then(above_reserved);
     let epoll = epoll.ok()?;
     let data = EventData::new_u64(0);
     epoll::add(&epoll, events, data, EventFlags::IN).ok()?;
