@@ -333,7 +333,7 @@ fn child_of(pid: u32) -> u32 {
 
 /// See the test of this number in `tests/runtimes`, `handles::descriptors`.
 #[test]
-fn p04_the_death_of_a_forked_child_closes_the_files_of_locks_before_the_file_events() {
+fn p28_the_death_of_a_forked_child_closes_the_files_of_locks_before_the_file_events() {
     let mut crew = Crew::new();
     let holder = crew.start();
     crew.contend(holder);

@@ -447,8 +447,8 @@ mod descriptors {
     /// When a process dies, the kernel closes its files from the greatest descriptor to the
     /// smallest, and the close of an inotify instance may take 20 ms.
     #[test]
-    fn p04_the_death_of_a_process_closes_the_files_of_locks_before_the_file_events() {
-        let name = "p04_the_death_of_a_process_closes_the_files_of_locks_before_the_file_events";
+    fn p28_the_death_of_a_process_closes_the_files_of_locks_before_the_file_events() {
+        let name = "p28_the_death_of_a_process_closes_the_files_of_locks_before_the_file_events";
         with_descriptors(256, name, || {
             let place = Place::new();
             let directory = place.path().parent().expect("a directory").to_owned();
