@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::server::Sent;
-use crate::lease::{Enter, Entered, Heartbeat, Leave, Target, Terms};
+use crate::lease::{Enter, Entered, Heartbeat, Inspection, Leave, Target, Terms};
 
 /// A step.
 #[derive(Clone, Debug)]
@@ -12,6 +12,11 @@ pub(crate) enum Asked {
     Enter(Target, Enter),
     Heartbeat(Target, Vec<String>),
     Release(Target, String, Leave),
+    /// With the most waiters to show.
+    Inspect(Target, usize),
+    /// With the token of the hold to end, or for all holds.
+    Force(Target, Option<u64>),
+    Remove(Target),
     Ping,
 }
 
@@ -21,6 +26,9 @@ pub(crate) enum Answered {
     Entered(Entered),
     Heartbeat(Heartbeat),
     Released(bool),
+    Inspected(Inspection),
+    Forced(u64),
+    Removed(bool),
     Pong,
 }
 

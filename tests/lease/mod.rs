@@ -349,6 +349,7 @@ impl Caller {
         let plan = self.world.lock().plan().clone();
         for _ in 0..plan.rounds {
             sleep(self.dice.millis(0, 300)).await;
+            self.meddle(&plan).await;
             let mode = self.mode(&plan);
             let request = Request {
                 try_only: self.dice.chance(plan.tries),
@@ -378,6 +379,26 @@ impl Caller {
                 // The wait was dropped.
                 Err(_) => {}
             }
+        }
+    }
+
+    /// Asks for the status, removes the lock, or releases the holds of others.
+    async fn meddle(&mut self, plan: &Plan) {
+        if self.dice.chance(plan.looks) {
+            let status = self.lock.status().await;
+            self.require(status.is_ok() || !plan.is_calm(), "there is no status");
+        }
+        if self.dice.chance(plan.removals) {
+            let removed = self.lock.remove().await;
+            self.require(removed.is_ok() || !plan.is_calm(), "cannot remove");
+        }
+        if self.dice.chance(plan.faults.forced) {
+            let token = match self.dice.chance(50) {
+                true => self.world.lock().some_token(),
+                false => None,
+            };
+            // It fails without a connection.
+            let _ = self.lock.force_release(token).await;
         }
     }
 
@@ -434,6 +455,8 @@ impl Caller {
         let lost = hold.lock().lost();
         let is_lost = timeout(span, lost).await.is_ok();
         self.require(!is_lost || !hold.lock().is_held(), "lost and held");
+        let should_know = self.world.lock().should_know(id);
+        self.require(!should_know || is_lost, "a forced release is not noticed");
         self.require_calmly(!is_lost, id, "lost");
     }
 

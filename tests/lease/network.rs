@@ -257,16 +257,27 @@ impl Link for SimulatedLink {
         })
     }
 
-    fn inspect(&self, _: &Target, _: usize) -> Answer<Inspection> {
-        Box::pin(async { Err(Failure::nonsense()) })
+    fn inspect(&self, lock: &Target, most_waiters: usize) -> Answer<Inspection> {
+        let asked = Asked::Inspect(lock.clone(), most_waiters);
+        self.carry(asked, |answer| match answer {
+            Answered::Inspected(inspection) => Some(inspection),
+            _ => None,
+        })
     }
 
-    fn force_release(&self, _: &Target, _: Option<u64>) -> Answer<u64> {
-        Box::pin(async { Err(Failure::nonsense()) })
+    fn force_release(&self, lock: &Target, token: Option<u64>) -> Answer<u64> {
+        let asked = Asked::Force(lock.clone(), token);
+        self.carry(asked, |answer| match answer {
+            Answered::Forced(ended) => Some(ended),
+            _ => None,
+        })
     }
 
-    fn remove(&self, _: &Target) -> Answer<bool> {
-        Box::pin(async { Err(Failure::nonsense()) })
+    fn remove(&self, lock: &Target) -> Answer<bool> {
+        self.carry(Asked::Remove(lock.clone()), |answer| match answer {
+            Answered::Removed(removed) => Some(removed),
+            _ => None,
+        })
     }
 
     fn ping(&self) -> Answer<()> {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::log::{Answered, Asked};
 use crate::backend::Mode;
 use crate::lease::{
-    Enter, Entered, Grant, Heartbeat, Leave, LockState, Member, Mismatch, Notice, Pulse, Target,
-    Terms,
+    Doubt, Enter, Entered, Grant, Heartbeat, Inspection, Kind, Leave, LockState, Member, Mismatch,
+    Notice, Pulse, Target, Terms,
 };
 
 /// A holder or a waiter.
@@ -35,6 +35,7 @@ struct Record {
 /// One lock. Times are in microseconds of the server.
 #[derive(Clone, Default)]
 struct Lock {
+    kind: Option<Kind>,
     limit: u32,
     lease: u64,
     /// The server on which it was used last.
@@ -74,10 +75,18 @@ pub(super) enum Bug {
     Reordering,
     /// The clocks of clients run at half the speed.
     SlowClocks,
+    /// A status never says that holders may be forgotten.
+    SureStatus,
+    /// A forced release does not tell the holder.
+    SilentForce,
+    /// A forced release of all holds ends one.
+    ForcesOne,
+    /// A lock is removed although somebody waits for it.
+    RemovesWaiters,
 }
 
 impl Bug {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::NoQuarantine,
         Self::SameServer,
         Self::ShortLease,
@@ -90,6 +99,10 @@ impl Bug {
         Self::OneShareEach,
         Self::Reordering,
         Self::SlowClocks,
+        Self::SureStatus,
+        Self::SilentForce,
+        Self::ForcesOne,
+        Self::RemovesWaiters,
     ];
 }
 
@@ -212,18 +225,80 @@ impl Server {
         self.data.locks.values().map(|it| it.records.len()).sum()
     }
 
+    /// Returns the ids that hold the lock or have an offer.
+    pub(super) fn holders(&self) -> Vec<String> {
+        let records = self.data.locks.values().flat_map(|it| &it.records);
+        let holders = records.filter(|(_, it)| it.turn > 0);
+        holders.map(|(id, _)| id.clone()).collect()
+    }
+
     /// Returns since when this server has forgotten nothing, as far as it knows.
-    fn unforgotten(&mut self, now: u64) -> u64 {
+    fn unforgotten_since(&self, now: u64) -> u64 {
         match self.data.witness {
             Some(witness) if witness.run == self.run => witness.since,
-            older => {
-                let doubtful = older.is_some() || self.is_flushed;
-                let since = if doubtful { now } else { 0 };
-                let run = self.run;
-                self.data.witness = Some(Witness { run, since });
-                since
-            }
+            older if older.is_some() || self.is_flushed => now,
+            _ => 0,
         }
+    }
+
+    /// Returns the same, and remembers it.
+    fn unforgotten(&mut self, now: u64) -> u64 {
+        let (run, since) = (self.run, self.unforgotten_since(now));
+        self.data.witness = Some(Witness { run, since });
+        since
+    }
+
+    fn inspect(&self, target: &Target, most: usize, terms: &Terms, now: u64) -> Inspection {
+        let lease = micros(terms.settings.lease);
+        let doubtful = |is_doubtful| match is_doubtful {
+            true => Doubt::Holders,
+            false => Doubt::Nothing,
+        };
+        let since = self.unforgotten_since(now).max(self.born.min(now));
+        let mut inspection = match self.data.locks.get(&target.name) {
+            None => Inspection {
+                last_token: 0,
+                kind: None,
+                limit: None,
+                holders: Vec::new(),
+                waiters: Vec::new(),
+                doubt: doubtful(since + lease > now),
+            },
+            Some(lock) => lock.inspect(most, now.max(lock.last)),
+        };
+        if let Some(lock) = self.data.locks.get(&target.name) {
+            inspection.doubt = match lock.run == self.run {
+                true => doubtful(now.max(lock.last) < lock.closed_until),
+                false => Doubt::All,
+            };
+        }
+        if self.bug == Some(Bug::SureStatus) {
+            inspection.doubt = Doubt::Nothing;
+        }
+        inspection
+    }
+
+    /// Deletes a lock that nobody holds or waits for, if it has forgotten nothing.
+    fn remove(&mut self, target: &Target, now: u64) -> bool {
+        let ignores_waiters = self.bug == Some(Bug::RemovesWaiters);
+        let is_free = self.step(target, now, |step| {
+            step.check_server();
+            step.reap();
+            let mut records = step.lock.records.values();
+            let is_free = match ignores_waiters {
+                true => records.all(|it| it.turn == 0),
+                false => records.next().is_none(),
+            };
+            if is_free && !step.is_closed() {
+                return true;
+            }
+            step.grant(None);
+            false
+        });
+        if is_free == Some(true) {
+            self.data.locks.remove(&target.name);
+        }
+        is_free != Some(false)
     }
 
     /// Runs a step.
@@ -257,6 +332,14 @@ impl Server {
                 let held = self.step(target, now, |step| step.release(id, *how));
                 Answered::Released(held.unwrap_or(false))
             }
+            Asked::Inspect(target, most) => {
+                Answered::Inspected(self.inspect(target, *most, terms, now))
+            }
+            Asked::Force(target, token) => {
+                let ended = self.step(target, now, |step| step.force_release(*token));
+                Answered::Forced(ended.unwrap_or(0))
+            }
+            Asked::Remove(target) => Answered::Removed(self.remove(target, now)),
             Asked::Ping => Answered::Pong,
         }
     }
@@ -275,6 +358,7 @@ impl Server {
             lease
         };
         let lock = Lock {
+            kind: Some(target.kind),
             limit: target.limit,
             lease,
             run: self.run,
@@ -325,7 +409,7 @@ impl Record {
         }
     }
 
-    /// Describes a holder.
+    /// Describes a holder, or a waiter.
     fn member(&self, now: u64) -> Member {
         let terms = &self.terms;
         Member {
@@ -335,7 +419,31 @@ impl Record {
             pid: Some(terms.pid),
             host: terms.host.clone(),
             label: terms.settings.label.clone().unwrap_or_default(),
-            age: Duration::from_micros(now.saturating_sub(self.turn)),
+            age: Duration::from_micros(now.saturating_sub(match self.turn {
+                0 => self.number,
+                turn => turn,
+            })),
+        }
+    }
+}
+
+impl Lock {
+    /// Shows holders and waiters. The doubt is for the caller to say.
+    fn inspect(&self, most_waiters: usize, now: u64) -> Inspection {
+        let records = self.records.iter();
+        let holders = records.filter(|(_, it)| it.turn > 0 && it.expiry > now);
+        let mut holders: Vec<_> = holders.collect();
+        holders.sort_by_key(|(id, it)| (it.expiry, (*id).clone()));
+        let waiters = self.queue.iter().take(most_waiters);
+        let waiters = waiters.filter_map(|(_, id)| self.records.get(id));
+        let waiters = waiters.filter(|it| it.deadline.is_some_and(|it| it > now));
+        Inspection {
+            last_token: self.last_token,
+            kind: self.kind,
+            limit: Some(self.limit),
+            holders: holders.iter().map(|(_, it)| it.member(now)).collect(),
+            waiters: waiters.map(|it| it.member(now)).collect(),
+            doubt: Doubt::Nothing,
         }
     }
 }
@@ -423,7 +531,9 @@ impl Step<'_> {
             self.lock.closed_until = self.lock.closed_until.max(self.now + delay);
         }
         let lost = Notice::Lost { id: id.to_owned() };
-        self.sent.push((record.terms.inbox.clone(), lost));
+        if !self.has(Bug::SilentForce) {
+            self.sent.push((record.terms.inbox.clone(), lost));
+        }
         self.events.push(Event::Expired { id: id.to_owned() });
     }
 
@@ -713,6 +823,22 @@ impl Step<'_> {
         self.reap();
         self.grant(None);
         turn > 0
+    }
+
+    /// Ends the hold with this token, or all holds. Returns how many.
+    fn force_release(&mut self, token: Option<u64>) -> u64 {
+        self.check_server();
+        self.reap();
+        let records = self.lock.records.iter();
+        let holds = records.filter(|(_, it)| it.turn > 0);
+        let holds = holds.filter(|(_, it)| token.is_none_or(|token| token == it.token));
+        let mut ids: Vec<_> = holds.map(|(id, _)| id.clone()).collect();
+        if self.has(Bug::ForcesOne) {
+            ids.truncate(1);
+        }
+        ids.iter().for_each(|id| self.expire(id));
+        self.grant(None);
+        ids.len() as u64
     }
 
     fn state(&self) -> LockState {

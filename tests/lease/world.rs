@@ -12,6 +12,9 @@
 //!    soon.
 //! 6. After the last fault, every wait ends, every client ends, and a calm run leaves no record on
 //!    the server. When all leases are over, a caller with another lease finds the lock free.
+//! 7. A status without doubt has every hold that is valid by the clock of its process.
+//! 8. A forced release of all holds leaves none of them. From then on those holds do not count for 1,
+//!    2 and 4. In a run without another fault, their callers learn of it soon.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -27,7 +30,7 @@ use super::network::{Cable, Cell, Connection};
 use super::server::{Bug, Data, Event, Sent, Server};
 use crate::backend::{Hold, Mode};
 use crate::lease::ambient::simulated::Surroundings;
-use crate::lease::{LeaseHold, Terms};
+use crate::lease::{Doubt, LeaseHold, Terms};
 
 pub(super) type Shared = Arc<Cell<World>>;
 
@@ -85,6 +88,8 @@ pub(super) struct Faults {
     /// The server's clock is set back.
     pub(super) set_back: u64,
     pub(super) unpolled: u64,
+    /// A caller releases the holds of others.
+    pub(super) forced: u64,
 }
 
 impl Faults {
@@ -133,6 +138,9 @@ pub(super) struct Plan {
     pub(super) gives_up: u64,
     /// The second client has another lease, which is a fault of its user.
     pub(super) odd_lease: bool,
+    /// How often callers ask for the status, and remove the lock.
+    pub(super) looks: u64,
+    pub(super) removals: u64,
     pub(super) faults: Faults,
     pub(super) bug: Option<Bug>,
 }
@@ -160,11 +168,24 @@ impl Plan {
             killed_clients: fault(2),
             set_back: fault(2),
             unpolled: fault(40),
+            forced: 0,
         }
         .possible();
         let is_long = !calm && dice.chance(15);
         let faults = if is_long { faults.harmless() } else { faults };
         let calm = calm || faults == Faults::default();
+        // Drawn on their own, so that a seed without them stays the same run.
+        let mut more = Dice::new(seed ^ 0x10c5);
+        let forced = more.between(1, 30);
+        let faults = match more.between(0, 19) {
+            0 => Faults {
+                forced,
+                ..Faults::default()
+            },
+            1..=3 if !calm => Faults { forced, ..faults },
+            _ => faults,
+        };
+        let mut sometimes = || if more.chance(30) { 20 } else { 0 };
         Self {
             seed,
             lease: if is_long { LONG } else { 1000 },
@@ -192,6 +213,9 @@ impl Plan {
                 0
             },
             odd_lease: !calm && !is_long && dice.chance(10),
+            looks: sometimes(),
+            // A removed lock has no token that is greater than a clock that was set back.
+            removals: if faults.set_back > 0 { 0 } else { sometimes() },
             faults,
             bug: None,
         }
@@ -231,6 +255,9 @@ impl Plan {
         with(|it| it.faults.killed_clients = 0);
         with(|it| it.faults.set_back = 0);
         with(|it| it.faults.unpolled = 0);
+        with(|it| it.faults.forced = 0);
+        with(|it| it.looks = 0);
+        with(|it| it.removals = 0);
         with(|it| it.cancels = 0);
         with(|it| it.tries = 0);
         with(|it| it.most_waiting = 0);
@@ -260,6 +287,8 @@ pub(super) struct World {
     pub(super) is_up: bool,
     /// How far the server's clock was set back, in microseconds.
     set_back: u64,
+    /// When the last step ran, by the server's clock.
+    last_step: u64,
     pub(super) connections: Vec<Connection>,
     pub(super) held: Vec<Held>,
     pub(super) limit: u32,
@@ -268,6 +297,8 @@ pub(super) struct World {
     arrived: BTreeSet<String>,
     /// When the server granted the lock to each id.
     granted: BTreeMap<String, Instant>,
+    /// When the hold of each id was ended by force.
+    forced: BTreeMap<String, Instant>,
     /// Whether faults still happen.
     pub(super) is_faulty: bool,
     pub(super) violations: Vec<String>,
@@ -293,12 +324,14 @@ impl World {
             begun: Instant::now(),
             is_up: true,
             set_back: 0,
+            last_step: 0,
             connections: Vec::new(),
             held: Vec::new(),
             limit: 1,
             last_token: 0,
             arrived: BTreeSet::new(),
             granted: BTreeMap::new(),
+            forced: BTreeMap::new(),
             is_faulty: true,
             violations: Vec::new(),
             trace: traced.then(String::new),
@@ -327,6 +360,14 @@ impl World {
     pub(super) fn server_now(&self) -> u64 {
         let elapsed = self.begun.elapsed().as_micros() as u64;
         BEGINS + elapsed - self.set_back
+    }
+
+    /// Returns the time of the next step. A step takes more than a microsecond, so no two have the same.
+    fn next_step(&mut self) -> u64 {
+        let now = self.server_now();
+        let is_same = now <= self.last_step && self.last_step - now < 1000;
+        self.last_step = if is_same { self.last_step + 1 } else { now };
+        self.last_step
     }
 
     pub(super) fn set_clock_back(&mut self, by: Duration) {
@@ -374,10 +415,12 @@ impl World {
 
     /// Runs a step and checks what it did. Returns the answer, and what the server sends.
     pub(super) fn serve(&mut self, asked: &Asked, terms: &Arc<Terms>) -> (Answered, Vec<Sent>) {
-        let (now, listens) = (self.server_now(), self.plan.listens);
+        let (now, listens) = (self.next_step(), self.plan.listens);
+        let holders = self.server.holders();
         let answered = self.server.serve(asked, terms, listens, now);
         let mut sent = std::mem::take(&mut self.server.sent);
         sent.retain(|(inbox, _)| self.server.hears(inbox).is_some());
+        self.check_answer(asked, &answered, &holders);
         self.check_step();
         self.record(|| {
             Entry::Step(Box::new(Step {
@@ -415,6 +458,47 @@ impl World {
         self.note(|| "the server is flushed".to_owned());
         self.server.flush();
         self.record(|| Entry::Flushed);
+    }
+
+    /// Checks 7 and 8. These ids held the lock before.
+    fn check_answer(&mut self, asked: &Asked, answered: &Answered, before: &[String]) {
+        if let Answered::Inspected(inspection) = answered
+            && inspection.doubt == Doubt::Nothing
+        {
+            let shown: u32 = inspection.holders.iter().map(|it| it.shares).sum();
+            let valid = self.held.iter().filter(|it| it.is_valid());
+            let valid: u32 = valid.map(|it| it.shares).sum();
+            self.require(valid <= shown, || {
+                format!("a status shows {shown} shares while holds with {valid} are valid")
+            });
+        }
+        let Asked::Force(_, token) = asked else {
+            return;
+        };
+        let now = self.server.holders();
+        let stays = before.iter().find(|it| now.contains(it));
+        self.require(token.is_some() || stays.is_none(), || {
+            format!("{stays:?} stays after a release of all")
+        });
+        let expired = self.server.events.iter().filter_map(|event| match event {
+            Event::Expired { id } => Some(id.clone()),
+            _ => None,
+        });
+        for id in expired.collect::<Vec<_>>() {
+            self.let_go(&id);
+            self.forced.insert(id, Instant::now());
+        }
+    }
+
+    /// Returns whether the caller with this id should know by now that its hold was ended by force.
+    pub(super) fn should_know(&self, id: &str) -> bool {
+        let others = Faults {
+            forced: 0,
+            ..self.plan.faults
+        };
+        let soon = Duration::from_millis(4 * self.plan.slowest + 20);
+        let is_late = self.forced.get(id).is_some_and(|it| it.elapsed() > soon);
+        is_late && self.plan.listens && others == Faults::default()
     }
 
     /// Checks what the last step did.
@@ -470,6 +554,9 @@ impl World {
         let token = held.hold.lock().token().unwrap_or(0);
         let (id, shares, client) = (held.id.clone(), held.shares, held.client);
         self.note(|| format!("client {client} takes {id} with token {token}"));
+        if self.forced.contains_key(&id) {
+            return;
+        }
         self.check_room(&id, shares);
         let soon = Duration::from_millis(4 * self.plan.slowest + 20);
         let took = self.granted.get(&id).map(Instant::elapsed);
@@ -494,6 +581,13 @@ impl World {
     pub(super) fn share(&mut self, id: &str) {
         let mine = self.held.iter_mut().find(|it| it.id == id);
         mine.into_iter().for_each(|it| it.shares = 1);
+    }
+
+    /// Returns the token of a hold.
+    pub(super) fn some_token(&mut self) -> Option<u64> {
+        let last = (self.held.len() as u64).checked_sub(1)?;
+        let held = &self.held[self.dice.between(0, last) as usize];
+        held.hold.lock().token()
     }
 
     pub(super) fn let_go(&mut self, id: &str) {

@@ -107,6 +107,12 @@ impl Keyspace {
                         .map(|it| &it.1),
                 )
             }
+            ["ZRANGEBYSCORE", key, least, "+inf"] => {
+                let least: f64 = least.strip_prefix('(')?.parse().ok()?;
+                let all = self.in_order(key)?;
+                let later = all.iter().filter(|(score, _)| *score > least);
+                texts(later.map(|it| &it.1))
+            }
             _ => return None,
         })
     }

@@ -32,7 +32,9 @@ use super::{answers, sql};
 use crate::lease::simulation::replay::{
     Answered, Asked, BEGINS, Replay, Sent, Step, in_order, replay,
 };
-use crate::lease::{Enter, Entered, Grant, Heartbeat, Leave, Link, LockState, Notice, Pulse};
+use crate::lease::{
+    Enter, Entered, Grant, Heartbeat, Inspection, Leave, Link, LockState, Member, Notice, Pulse,
+};
 
 /// How far a time may be away from that of the model.
 const NEAR: Duration = Duration::from_millis(10);
@@ -163,6 +165,17 @@ impl<'a> Run<'a> {
                     how => *how,
                 };
                 Answered::Released(run.block_on(link.release(target, id, how)).expect("well"))
+            }
+            Asked::Inspect(target, most) => {
+                Answered::Inspected(run.block_on(link.inspect(target, *most)).expect("well"))
+            }
+            Asked::Force(target, token) => {
+                let token = token.map(|it| self.ticks.theirs(it));
+                let ended = run.block_on(link.force_release(target, token));
+                Answered::Forced(ended.expect("well"))
+            }
+            Asked::Remove(target) => {
+                Answered::Removed(run.block_on(link.remove(target)).expect("well"))
             }
             Asked::Ping => Answered::Pong,
         }
@@ -337,8 +350,31 @@ impl Ticks {
                 }),
             ) => position == theirs && Self::state(lock_state, their_state),
             (Answered::Heartbeat(ours), Answered::Heartbeat(theirs)) => self.beat(ours, theirs),
+            (Answered::Inspected(ours), Answered::Inspected(theirs)) => self.shown(ours, theirs),
             (ours, theirs) => ours == theirs,
         }
+    }
+
+    fn shown(&mut self, ours: &Inspection, theirs: &Inspection) -> bool {
+        // The database shows holders in any order.
+        let same = |ours: &[Member], theirs: &[Member]| {
+            let sorted = |all: &[Member]| {
+                let mut all: Vec<_> = all.to_vec();
+                all.sort_by_key(|it| (std::cmp::Reverse(it.age), format!("{it:?}")));
+                all
+            };
+            let (ours, theirs) = (sorted(ours), sorted(theirs));
+            let mut pairs = ours.into_iter().zip(&theirs);
+            theirs.len() == pairs.len()
+                && pairs.all(|(ours, theirs)| {
+                    let age = theirs.age;
+                    ours.age.abs_diff(age) < NEAR && Member { age, ..ours } == *theirs
+                })
+        };
+        (ours.last_token == theirs.last_token || self.tick(ours.last_token, theirs.last_token))
+            && (ours.kind, ours.limit, ours.doubt) == (theirs.kind, theirs.limit, theirs.doubt)
+            && same(&ours.holders, &theirs.holders)
+            && same(&ours.waiters, &theirs.waiters)
     }
 
     fn beat(&mut self, ours: &Heartbeat, theirs: &Heartbeat) -> bool {

@@ -223,6 +223,21 @@ impl Replay for Scripted {
                 let answer = self.run(Script::Release, target, scripts::release(id, *how));
                 replies::flag(&answer).map(Answered::Released)
             }
+            Asked::Inspect(target, most) => {
+                let lease = terms.settings.lease.as_micros();
+                let arguments = vec![most.to_string(), lease.to_string()];
+                let answer = self.run(Script::Inspect, target, arguments);
+                replies::inspection(&answer).map(Answered::Inspected)
+            }
+            Asked::Force(target, token) => {
+                let whom = token.map_or("all".to_owned(), |it| it.to_string());
+                let answer = self.run(Script::Force, target, vec![whom]);
+                replies::number(&answer).map(Answered::Forced)
+            }
+            Asked::Remove(target) => {
+                let answer = self.run(Script::Force, target, vec!["idle".to_owned()]);
+                replies::flag(&answer).map(Answered::Removed)
+            }
             Asked::Ping => Some(Answered::Pong),
         };
         (answered, std::mem::take(&mut self.server.borrow_mut().sent))

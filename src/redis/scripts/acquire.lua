@@ -34,9 +34,8 @@ if state then
 end
 S.identity, S.limit, S.lease = ARGV[3], tonumber(limit), tonumber(lease)
 if not state then
-  -- The key was deleted by hand, unless the last user left the lock free. Earlier holders get one
-  -- lease to assert their holds.
-  if fence and not string.find(fence, 'idle', 1, true) then S['until'], S.changed = now + S.lease, true end
+  -- Earlier holders get one lease to assert their holds.
+  if is_torn then S['until'], S.changed = now + S.lease, true end
   if redis.call('EXISTS', KEYS[5]) == 1 then recount() end
 end
 

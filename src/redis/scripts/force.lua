@@ -1,11 +1,11 @@
 -- ARGV: 3 'all', 'idle' or a token.
 -- With 'all' or a token: ends these holds without asking the holders, and replies how many.
--- With 'idle': deletes all keys if there is no holder and no waiter. Replies 1 if they are deleted,
--- else 0.
+-- With 'idle': deletes all keys if there is no holder and no waiter, and an acquire would be granted
+-- now. Replies 1 if they are deleted, else 0.
 if state then check_server() end
 reap()
 if ARGV[3] == 'idle' then
-  if S.used > 0 or redis.call('ZCARD', KEYS[3]) > 0 then
+  if S.used > 0 or redis.call('ZCARD', KEYS[3]) > 0 or blocked_for() > 0 or is_torn then
     if state then
       grant()
       save()

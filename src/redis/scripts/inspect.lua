@@ -28,11 +28,9 @@ local function doubt()
   local run, born = ARGV[1], tonumber(ARGV[2])
   local known = run ~= '-' and run ~= 'ask'
   if known and S.run ~= '-' and run ~= S.run then return 2 end
-  if blocked_for() > 0 or (fence and not string.find(fence, 'idle', 1, true)) then return 1 end
+  if blocked_for() > 0 or is_torn then return 1 end
   if not known or S.run ~= '-' then return 0 end
-  local since = math.min(born or now, now)
-  local known_since, owner = string.match(redis.call('GET', KEYS[7]) or '', '^(%d+) ?(.*)$')
-  if known_since then since = math.max(since, owner == run and tonumber(known_since) or now) end
+  local since = math.max(math.min(born or now, now), (unforgotten_since(run)))
   return since + tonumber(ARGV[4]) > now and 1 or 0
 end
 return {string.match(redis.call('GET', KEYS[6]) or '0', '^%d+'), holders, waiters, doubt(), S.limit, S.kind or '-'}

@@ -144,10 +144,11 @@ local function reap()
 end
 
 -- Returns since when this server has forgotten nothing, as far as is known: it was not flushed, and
--- no other server granted locks whose records it may lack. The witness is '<time> <run id>'.
-local function unforgotten(run)
+-- no other server granted locks whose records it may lack. The witness is '<time> <run id>'. The
+-- second result is false if it is recorded.
+local function unforgotten_since(run)
   local since, owner = string.match(redis.call('GET', KEYS[7]) or '', '^(%d+) ?(.*)$')
-  if owner == run then return tonumber(since) end
+  if owner == run then return tonumber(since), false end
   local recent = since
   if not since then
     -- No lock of this namespace was used, or the record of that is gone. A server that once followed
@@ -156,10 +157,18 @@ local function unforgotten(run)
     local flushed = type(stats) ~= 'string' or string.find(stats, 'cmdstat_flush%a+:calls=[1-9]')
     recent = flushed or type(links) ~= 'string' or string.find(links, 'master_replid2:0*[1-9a-f]')
   end
-  since = recent and now or 0
-  redis.call('SET', KEYS[7], string.format('%.0f %s', since, run))
+  return recent and now or 0, true
+end
+
+-- Returns the same, and records it.
+local function unforgotten(run)
+  local since, is_news = unforgotten_since(run)
+  if is_news then redis.call('SET', KEYS[7], string.format('%.0f %s', since, run)) end
   return since
 end
+
+-- A key was deleted by hand, unless the last user left the lock free.
+local is_torn = fence and not string.find(fence, 'idle', 1, true)
 
 -- Returns the recorded holders. `last` limits those that share the lock; -1 is for all.
 local function holders_up_to(last)
