@@ -514,6 +514,7 @@ impl World {
                 } => {
                     self.require(!overtakes, || format!("{id} overtakes a waiter"));
                     self.check_room(&id, shares);
+                    self.forced.remove(&id);
                     self.granted.insert(id, Instant::now());
                 }
                 Event::Arrived { id, .. } => {
