@@ -287,8 +287,8 @@ pub(super) struct World {
     pub(super) is_up: bool,
     /// How far the server's clock was set back, in microseconds.
     set_back: u64,
-    /// When the last step ran, by the server's clock.
-    last_step: u64,
+    /// When the lock was last removed, by the server's clock.
+    removed_at: u64,
     pub(super) connections: Vec<Connection>,
     pub(super) held: Vec<Held>,
     pub(super) limit: u32,
@@ -324,7 +324,7 @@ impl World {
             begun: Instant::now(),
             is_up: true,
             set_back: 0,
-            last_step: 0,
+            removed_at: 0,
             connections: Vec::new(),
             held: Vec::new(),
             limit: 1,
@@ -362,12 +362,14 @@ impl World {
         BEGINS + elapsed - self.set_back
     }
 
-    /// Returns the time of the next step. A step takes more than a microsecond, so no two have the same.
-    fn next_step(&mut self) -> u64 {
+    /// Returns the time of the next step. A lock that was removed has no last tick, so a step at the
+    /// same microsecond could give a token twice. Steps of a server take longer.
+    fn next_step(&self) -> u64 {
         let now = self.server_now();
-        let is_same = now <= self.last_step && self.last_step - now < 1000;
-        self.last_step = if is_same { self.last_step + 1 } else { now };
-        self.last_step
+        match self.removed_at.checked_sub(now) {
+            Some(ahead) if ahead < 1000 => self.removed_at + 1,
+            _ => now,
+        }
     }
 
     pub(super) fn set_clock_back(&mut self, by: Duration) {
@@ -420,6 +422,9 @@ impl World {
         let answered = self.server.serve(asked, terms, listens, now);
         let mut sent = std::mem::take(&mut self.server.sent);
         sent.retain(|(inbox, _)| self.server.hears(inbox).is_some());
+        if answered == Answered::Removed(true) {
+            self.removed_at = now;
+        }
         self.check_answer(asked, &answered, &holders);
         self.check_step();
         self.record(|| {

@@ -125,12 +125,16 @@ impl Actor {
         }
     }
 
-    /// Starts the lease of a grant, and gives the grant to its future.
+    /// Starts the lease of a grant, and gives the grant to its future. If a loss was reported before,
+    /// it may be that of this grant: asks again.
     fn start_hold(&mut self, id: &str, lease: Lease, mut grant: Grant) {
         let (now, claim_window) = (Stamp::now(), self.settings().claim_window);
         let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
+        if std::mem::take(&mut entry.revoked) {
+            return self.ask_again(id);
+        }
         let (target, session) = (entry.session.target.clone(), entry.session.clone());
         entry.lease = Some(lease);
         entry.turn = grant.turn;
@@ -299,7 +303,11 @@ impl Actor {
         let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        if entry.leaving.is_some() || entry.lease.is_none() {
+        if entry.leaving.is_some() {
+            return;
+        }
+        if entry.lease.is_none() {
+            entry.revoked = true;
             return;
         }
         let session = entry.session.clone();

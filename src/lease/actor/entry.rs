@@ -34,6 +34,8 @@ pub(super) struct Entry {
     /// An offer that arrived before the answer that it is queued. Some servers send notices on a
     /// connection of their own.
     pub(super) early: Option<Grant>,
+    /// Whether a loss was reported before the grant.
+    pub(super) revoked: bool,
     /// When the server stopped answering it.
     pub(super) mute_since: Option<Stamp>,
     /// When to repeat a request.
@@ -88,6 +90,7 @@ impl Entry {
             queued: false,
             vouched: None,
             early: None,
+            revoked: false,
             mute_since: None,
             repeat_at: None,
             leaving: None,
