@@ -81,8 +81,8 @@ pub(super) enum Bug {
     SilentForce,
     /// A forced release of all holds ends one.
     ForcesOne,
-    /// A lock is removed although somebody waits for it.
-    RemovesWaiters,
+    /// A lock is removed although somebody holds it.
+    RemovesHeld,
 }
 
 impl Bug {
@@ -102,7 +102,7 @@ impl Bug {
         Self::SureStatus,
         Self::SilentForce,
         Self::ForcesOne,
-        Self::RemovesWaiters,
+        Self::RemovesHeld,
     ];
 }
 
@@ -280,16 +280,11 @@ impl Server {
 
     /// Deletes a lock that nobody holds or waits for, if it has forgotten nothing.
     fn remove(&mut self, target: &Target, now: u64) -> bool {
-        let ignores_waiters = self.bug == Some(Bug::RemovesWaiters);
+        let removes_held = self.bug == Some(Bug::RemovesHeld);
         let is_free = self.step(target, now, |step| {
             step.check_server();
             step.reap();
-            let mut records = step.lock.records.values();
-            let is_free = match ignores_waiters {
-                true => records.all(|it| it.turn == 0),
-                false => records.next().is_none(),
-            };
-            if is_free && !step.is_closed() {
+            if (removes_held || step.lock.records.is_empty()) && !step.is_closed() {
                 return true;
             }
             step.grant(None);
