@@ -205,6 +205,10 @@ fn p05_a_lost_lock_is_not_downgraded() {
 }
 
 #[test]
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    ignore = "there are no directory events"
+)]
 fn readers_after_a_writer_share_the_lock_as_soon_as_another_process_queues() {
     let place = Place::new();
     let lock = open(&place);
@@ -222,6 +226,10 @@ fn readers_after_a_writer_share_the_lock_as_soon_as_another_process_queues() {
 
 /// Readers of this process are inside, and one of its cohort does not claim its offer.
 #[test]
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    ignore = "there are no directory events"
+)]
 fn p64_a_frozen_reader_has_a_marked_ticket_once_another_process_queues() {
     let place = Place::new();
     let options = FifoRwLock::options().poll_interval(Duration::MAX);

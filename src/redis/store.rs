@@ -1,6 +1,7 @@
 //! The connection: how it is made, what the client asks the server at its beginning, and how a step
 //! becomes the call of a script. [`verdict`](super::verdict) says what its failures mean.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -65,6 +66,10 @@ impl Source {
             return Self::of_sentinels(url, rest);
         }
         let lacks = |text: &str| Err(Error::new(ErrorKind::Unsupported, text));
+        // The crate `redis` does not know what a socket's URL means there.
+        if is_of_a_socket(url) && !has_unix_sockets() {
+            return lacks("redis+unix: URLs need Unix sockets, which this platform lacks");
+        }
         let no_tls = "rediss: URLs need the feature `redis-tls`, which is not compiled in";
         // Without TLS, the crate `redis` does not know the scheme `rediss`.
         let plain = url
@@ -72,7 +77,6 @@ impl Source {
             .map(|rest| format!("redis:{rest}"));
         let info = match url.into_connection_info() {
             Ok(info) if info.addr().is_supported() => info,
-            Ok(_) if plain.is_none() => return lacks("this platform has no Unix sockets"),
             Ok(_) => return lacks(no_tls),
             Err(_) if plain.is_some_and(|it| it.into_connection_info().is_ok()) => {
                 return lacks(no_tls);
@@ -125,6 +129,14 @@ impl Source {
     fn is_lent(&self) -> bool {
         matches!(self.kind, SourceKind::Lent(_))
     }
+}
+
+fn is_of_a_socket(url: &str) -> bool {
+    url.starts_with("redis+unix:") || url.starts_with("unix:")
+}
+
+fn has_unix_sockets() -> bool {
+    ConnectionAddr::Unix(PathBuf::new()).is_supported()
 }
 
 /// Refuses options that redis-rs ignores. With an ignored `db`, the locks would be in another
@@ -570,6 +582,10 @@ mod tests {
             ("here", "here"),
             ("db:6379", "db:6379"),
         ] {
+            if is_of_a_socket(text) && !has_unix_sockets() {
+                assert!(!given(text).contains("secret"), "{text}");
+                continue;
+            }
             assert_eq!(given(text), shown, "{text}");
         }
         let secured = given("rediss://:secret@db:1/2");
@@ -598,6 +614,10 @@ mod tests {
             ("redis://db?db=secret", "before the `?`"),
         ] {
             let error = Source::of_url(url).err().expect(url);
+            if is_of_a_socket(url) && !has_unix_sockets() {
+                assert_eq!(error.kind(), ErrorKind::Unsupported, "{url}");
+                continue;
+            }
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}");
             let text = error.to_string();
             assert!(text.contains(named) && !text.contains("secret"), "{text}");

@@ -25,6 +25,9 @@ trait OwnLock {
     /// Locks the file, or fails at once.
     fn lock_own(&self, shared: bool) -> io::Result<()>;
 
+    /// Waits until it has locked the file.
+    fn wait_and_lock_own(&self, shared: bool) -> io::Result<()>;
+
     /// Unlocks what is locked, of either kind.
     fn unlock_any(&self) -> io::Result<()>;
 
@@ -95,8 +98,17 @@ pub(crate) fn wait_and_lock(file: &File, shared: bool) -> io::Result<()> {
     let locked = attempt(file, shared, || match shared {
         true => fs2::FileExt::lock_shared(file),
         false => fs2::FileExt::lock_exclusive(file),
-    })?;
-    // A wait that ends with "would block" did not wait.
+    });
+    waited(locked?)
+}
+
+/// Does the same with the lock of an own file.
+pub(crate) fn wait_and_lock_own(file: &File, shared: bool) -> io::Result<()> {
+    waited(attempt(file, shared, || file.wait_and_lock_own(shared))?)
+}
+
+/// A wait that ends with "would block" did not wait.
+fn waited(locked: bool) -> io::Result<()> {
     match locked {
         true => Ok(()),
         false => Err(fs2::lock_contended_error()),
@@ -225,6 +237,28 @@ mod tests {
             unlock(&other).expect("unlocked");
             unlock(&one).expect("unlocked");
             assert!(lock(&other).expect("no error"));
+            unlock(&other).expect("unlocked");
+        }
+    }
+
+    #[test]
+    fn the_wait_for_an_own_file_ends_with_its_lock() {
+        let (_scratch, [one, other]) = opened_twice();
+        for shared in [false, true] {
+            assert!(try_lock_own(&one, false).expect("no error"));
+            std::thread::scope(|scope| {
+                let waiter = scope.spawn(|| wait_and_lock_own(&other, shared));
+                // It may wait already, or not yet.
+                unlock(&one).expect("unlocked");
+                waiter.join().expect("no panic").expect("locked");
+            });
+            #[cfg(windows)]
+            assert!(arm::is_free(&one, 1 << 20), "shared: {shared}");
+            assert!(!try_lock_own(&one, false).expect("no error"));
+            assert_eq!(try_lock_own(&one, true).expect("no error"), shared);
+            if shared {
+                unlock(&one).expect("unlocked");
+            }
             unlock(&other).expect("unlocked");
         }
     }

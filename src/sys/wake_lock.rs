@@ -31,7 +31,7 @@ trait Platform {
     /// Waits until the owner has closed the file, or is dead. The lock is released at once, because
     /// it makes other processes believe that the owner is alive.
     fn wait(ticket: &File, _number: u64) -> io::Result<()> {
-        flock::wait_and_lock(ticket, true)?;
+        flock::wait_and_lock_own(ticket, true)?;
         flock::unlock(ticket)
     }
 }

@@ -222,6 +222,7 @@ mod tests {
 
     impl Marks {
         /// Returns how many watches of this watcher were not given back and have not fired.
+        #[cfg(target_os = "linux")]
         pub(in crate::watch) fn count(&self, of: WatcherId) -> usize {
             let all = self.known.values().flat_map(|it| &it.watches);
             all.filter(|it| it.watcher_id == of && !it.fired).count()

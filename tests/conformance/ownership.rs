@@ -115,7 +115,10 @@ pub(crate) fn the_status_agrees_with_a_try<S: Subject>() {
         assert_soon::<S>("the lock is free", is_free);
         let guard = tried::<S>(&lock).expect("it is free");
         let status = look();
-        assert_eq!((status.held, status.names_all), (Held::Yes, true));
+        assert_eq!(status.held, Held::Yes);
+        // Elsewhere, a holder that leaves no record has no name.
+        let lists_locks = cfg!(any(target_os = "linux", target_os = "android"));
+        assert!(status.names_all || !lists_locks);
         assert!(tried::<S>(&subject.open()).is_none());
         drop(guard);
         assert_idle(&subject);

@@ -181,11 +181,16 @@ impl Place {
         let deep = directory.join("deep");
         std::fs::create_dir_all(&deep).expect("a directory");
         let link = directory_link(directory);
+        let again = if cfg!(unix) {
+            link.join("link")
+        } else {
+            link.join("DEEP/..")
+        };
         [
             directory.join(".").join("a.lock"),
             deep.join("..").join("a.lock"),
             link.join("a.lock"),
-            link.join("link").join("deep/../a.lock"),
+            again.join("deep/../a.lock"),
         ]
     }
 

@@ -1,6 +1,8 @@
 //! Order among processes and tasks: first come, first served, whatever happens to the others.
 
-use crate::crew::Who;
+use std::collections::VecDeque;
+
+use crate::crew::{Dice, Who};
 use crate::queue::{Crew, everywhere};
 
 /// Each waiter acquires in turn and releases.
@@ -364,5 +366,103 @@ fn p10_a_lock_that_was_removed_and_made_anew_keeps_the_order() {
         crew.queue(keeper, 3);
         crew.release(keeper, 1);
         serve(&mut crew, &[(keeper, 2), (other, 1), (keeper, 3)]);
+    });
+}
+
+/// Processes with one task each: the holder first, then the waiters in order of arrival.
+struct Turns {
+    crew: Crew,
+    line: VecDeque<Who>,
+}
+
+impl Turns {
+    fn begin(mut crew: Crew, processes: usize) -> Self {
+        let holder = crew.start();
+        crew.take(holder, 1);
+        let line = VecDeque::from([holder]);
+        let mut turns = Self { crew, line };
+        (1..processes).for_each(|_| turns.newcomer());
+        turns
+    }
+
+    /// A new process queues.
+    fn newcomer(&mut self) {
+        let who = self.crew.start();
+        self.again(who);
+    }
+
+    /// A process queues.
+    fn again(&mut self, who: Who) {
+        self.crew.queue(who, 1);
+        self.line.push_back(who);
+    }
+
+    /// The first waiter has acquired, and no other one.
+    fn next(&mut self, crashed: bool) {
+        let held = self.crew.expect_held(self.line[0], 1);
+        assert_eq!(held.crashed, crashed, "{}", self.crew.scene());
+        assert!(
+            !self
+                .crew
+                .said_so_far()
+                .iter()
+                .any(|it| it.1.starts_with("held"))
+        );
+    }
+
+    fn holder_releases(&mut self) -> Who {
+        let who = self.line.pop_front().expect("a holder");
+        self.crew.release(who, 1);
+        who
+    }
+
+    fn holder_dies(&mut self) {
+        let who = self.line.pop_front().expect("a holder");
+        self.crew.kill_now(who);
+        self.next(true);
+        self.crew.bury(who);
+    }
+
+    fn waiter_dies(&mut self, place: usize) {
+        let who = self.line.remove(place).expect("a waiter");
+        self.crew.kill(who);
+    }
+
+    fn end(mut self) {
+        while self.line.len() > 1 {
+            self.holder_releases();
+            self.next(false);
+        }
+        self.holder_releases();
+        self.crew.expect_silence();
+        self.crew.expect_no_tickets();
+    }
+}
+
+#[test]
+fn p09_p28_p29_eight_processes_acquire_fifty_times_in_order_while_some_are_killed() {
+    everywhere(|mut crew| {
+        crew.by_events_only();
+        let mut dice = Dice(0x5eed);
+        let mut turns = Turns::begin(crew, 8);
+        let mut acquired = 1;
+        while acquired < 8 * 50 {
+            match dice.below(16) {
+                0 => turns.waiter_dies(1 + dice.below(7)),
+                1 => {
+                    turns.holder_dies();
+                    acquired += 1;
+                }
+                _ => {
+                    let who = turns.holder_releases();
+                    turns.next(false);
+                    acquired += 1;
+                    turns.again(who);
+                    continue;
+                }
+            }
+            turns.newcomer();
+        }
+        turns.end();
     });
 }

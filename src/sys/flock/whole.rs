@@ -14,6 +14,14 @@ impl OwnLock for File {
         }
     }
 
+    fn wait_and_lock_own(&self, shared: bool) -> io::Result<()> {
+        #[allow(clippy::disallowed_methods)] // The one place, with its parent.
+        match shared {
+            true => fs2::FileExt::lock_shared(self),
+            false => fs2::FileExt::lock_exclusive(self),
+        }
+    }
+
     fn unlock_any(&self) -> io::Result<()> {
         #[allow(clippy::disallowed_methods)] // The one place, with its parent.
         fs2::FileExt::unlock(self)

@@ -11,7 +11,7 @@ use std::os::windows::io::AsRawHandle;
 
 use windows_sys::Win32::Foundation::HANDLE;
 use windows_sys::Win32::Storage::FileSystem::{
-    LOCKFILE_EXCLUSIVE_LOCK, LOCKFILE_FAIL_IMMEDIATELY, LockFileEx, UnlockFileEx,
+    LOCK_FILE_FLAGS, LOCKFILE_EXCLUSIVE_LOCK, LOCKFILE_FAIL_IMMEDIATELY, LockFileEx, UnlockFileEx,
 };
 use windows_sys::Win32::System::IO::{OVERLAPPED, OVERLAPPED_0, OVERLAPPED_0_0};
 
@@ -35,18 +35,12 @@ fn offset() -> OVERLAPPED {
 }
 
 impl OwnLock for File {
-    /// Locks the byte.
     fn lock_own(&self, shared: bool) -> io::Result<()> {
-        let kind = if shared { 0 } else { LOCKFILE_EXCLUSIVE_LOCK };
-        let mut offset = offset();
-        let handle: HANDLE = self.as_raw_handle();
-        // SAFETY: the handle is open. The offset lives until the call returns, and the call does
-        // not continue after it: the handle was opened for synchronous calls.
-        let locked = unsafe {
-            let flags = kind | LOCKFILE_FAIL_IMMEDIATELY;
-            LockFileEx(handle, flags, 0, 1, 0, &raw mut offset)
-        };
-        answer(locked)
+        lock_byte(self, shared, LOCKFILE_FAIL_IMMEDIATELY)
+    }
+
+    fn wait_and_lock_own(&self, shared: bool) -> io::Result<()> {
+        lock_byte(self, shared, 0)
     }
 
     /// Unlocks the whole file or the byte.
@@ -60,6 +54,17 @@ impl OwnLock for File {
     fn drop_exclusive(&self) -> io::Result<()> {
         self.unlock_any()
     }
+}
+
+/// Locks the byte.
+fn lock_byte(file: &File, shared: bool, flags: LOCK_FILE_FLAGS) -> io::Result<()> {
+    let kind = if shared { 0 } else { LOCKFILE_EXCLUSIVE_LOCK };
+    let mut offset = offset();
+    let handle: HANDLE = file.as_raw_handle();
+    // SAFETY: the handle is open. The offset lives until the call returns, and the call does not
+    // continue after it: the handle was opened for synchronous calls.
+    let locked = unsafe { LockFileEx(handle, kind | flags, 0, 1, 0, &raw mut offset) };
+    answer(locked)
 }
 
 /// Unlocks the byte.
