@@ -10,7 +10,8 @@
 //! 1. The lock is looked at before the clock: a grant that came in time is delivered, however late
 //!    the future is polled.
 //! 2. After the result the backend has nothing of this caller any more, except the guard.
-//! 3. A request that the lock cannot honour fails at the first poll, whether or not the lock is free.
+//! 3. A request that the lock cannot honour fails at the first poll, whether or not the lock is
+//!    free.
 
 use std::fmt;
 use std::future::Future;
@@ -613,8 +614,8 @@ impl<G: Guard> Future for Acquire<G> {
                 return Poll::Ready(Err(state.fail(error)));
             }
         }
-        // A loop of acquires that never wait must still let others run. The place in the queue counts
-        // from the first poll all the same: its result is kept until the task has yielded.
+        // A loop of acquires that never wait must still let others run. The place in the queue
+        // counts from the first poll all the same: its result is kept until the task has yielded.
         let budget = match coop::poll_proceed(cx) {
             Poll::Ready(budget) => budget,
             Poll::Pending => {

@@ -3,10 +3,11 @@
 //!
 //! # Invariants
 //!
-//! 1. A wait that is enrolled before `close` is woken by it; one that is enrolled later sees the flag.
+//! 1. A wait that is enrolled before `close` is woken by it; one that is enrolled later sees the
+//!    flag.
 //! 2. No waker is called or dropped under the mutex.
-//! 3. A forked child touches no mutex and no list of its parent. A thread that does not exist in the
-//!    child may have the mutex, and may have stopped in the middle of a change.
+//! 3. A forked child touches no mutex and no list of its parent. A thread that does not exist in
+//!    the child may have the mutex, and may have stopped in the middle of a change.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -59,8 +59,8 @@ pub use url::LockUrl;
 /// | `redis+unix:` | the same, and `db`, `user` and `pass` of the Redis client |
 /// | `postgres:`, `postgresql:` | those of `postgres::Config`, and those of the crate `tokio-postgres`, such as `sslmode` and `application_name` |
 ///
-/// - A duration has a unit: `250ms`, `10s`, `5m`, `1h`. A number without a unit is an error. No limit
-///   is `never`.
+/// - A duration has a unit: `250ms`, `10s`, `5m`, `1h`. A number without a unit is an error. No
+///   limit is `never`.
 /// - `mode` is octal: `660`.
 /// - `method` is `fifo`, `os`, `mkdir`, `create_new` or `fake`; see [`Method`](crate::Method). The
 ///   spelling `create-new`, as in the program `stanchion`, means `create_new`.

@@ -118,13 +118,13 @@ pub struct LockDirConfig {
     /// With every method but [`Method::Os`]: the label of holders and waiters in a status. No label
     /// by default.
     pub label: Option<String>,
-    /// With [`Method::Fifo`] and [`Method::Os`]: permission bits of a lock file that is created; see
-    /// [`FifoConfig::mode`](crate::FifoConfig::mode).
+    /// With [`Method::Fifo`] and [`Method::Os`]: permission bits of a lock file that is created;
+    /// see [`FifoConfig::mode`](crate::FifoConfig::mode).
     pub mode: Option<u32>,
-    /// With [`Method::Fifo`]: whether the last handle, guard and future of a lock removes its files;
-    /// see [`FifoConfig::remove_when_idle`](crate::FifoConfig::remove_when_idle). For directories
-    /// with many names that are used once. The record of a name that is too long for a file name
-    /// stays. Off by default.
+    /// With [`Method::Fifo`]: whether the last handle, guard and future of a lock removes its
+    /// files; see [`FifoConfig::remove_when_idle`](crate::FifoConfig::remove_when_idle). For
+    /// directories with many names that are used once. The record of a name that is too long for a
+    /// file name stays. Off by default.
     pub remove_when_idle: bool,
 }
 

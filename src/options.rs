@@ -11,10 +11,12 @@ mod settings;
 pub(crate) use settings::{Bits, NEVER};
 pub use settings::{Setting, Settings};
 
-/// How long a lock that was granted waits for its future to be polled, unless the options say otherwise.
+/// How long a lock that was granted waits for its future to be polled, unless the options say
+/// otherwise.
 pub(crate) const CLAIM_WINDOW: Duration = Duration::from_secs(2);
 
-/// A setter for each of these fields of `self.config`, named as they are. The word tells what it takes:
+/// A setter for each of these fields of `self.config`, named as they are. The word tells what it
+/// takes:
 ///
 /// | word | argument | field |
 /// |---|---|---|

@@ -201,11 +201,11 @@ pub struct Status {
     pub holder: Option<Owner>,
     /// The holders that share the lock: readers, or holders of permits.
     ///
-    /// On files there is one entry for each process, and this process comes first. The kernel's list
-    /// of locks names the other processes, so they are named on Linux only. If the list names none of
-    /// them, one entry without a process id stands for all. On a server there is one entry for each
-    /// hold; in memory one entry stands for all. A waiter for several permits on files is also a
-    /// holder here if some permits are already set aside for it.
+    /// On files there is one entry for each process, and this process comes first. The kernel's
+    /// list of locks names the other processes, so they are named on Linux only. If the list names
+    /// none of them, one entry without a process id stands for all. On a server there is one entry
+    /// for each hold; in memory one entry stands for all. A waiter for several permits on files is
+    /// also a holder here if some permits are already set aside for it.
     pub shared_by: Vec<Owner>,
     /// An outsider that has locked the lock file: a process that did not queue and left no record.
     /// Examples are `flock(1)`, and a command whose `stanchion run` was killed.
@@ -312,8 +312,8 @@ pub enum Removal {
 ///
 /// The first item is the current status. Each further item follows a change. For a lock on files,
 /// there is at most one item every 20 ms, so one item may cover several changes. A lock on a server
-/// is asked four times a second. A slow consumer misses changes, but always gets the current status.
-/// The stream ends only after an error.
+/// is asked four times a second. A slow consumer misses changes, but always gets the current
+/// status. The stream ends only after an error.
 ///
 /// The stream delays no caller. If nothing else shows whether the lock is held, it tries the lock,
 /// at most once a second.

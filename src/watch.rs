@@ -26,10 +26,10 @@
 //!   call is needed only if another thread arms an earlier timer during the sleep: it sets a
 //!   `timerfd`, which wakes the thread at that time. The reactor makes that call once, after it has
 //!   called the watchers.
-//! - A reader takes the queued events, sets the flags that they mean, and then makes the slow calls.
-//!   Two readers may do this at the same time, and in another order than that of the events. An
-//!   event ends the watches that are there when it is looked up, and a watcher looks for itself at
-//!   each call. So the order does not matter.
+//! - A reader takes the queued events, sets the flags that they mean, and then makes the slow
+//!   calls. Two readers may do this at the same time, and in another order than that of the events.
+//!   An event ends the watches that are there when it is looked up, and a watcher looks for itself
+//!   at each call. So the order does not matter.
 //! - [`Watch::is_quiet`] answers, with one system call (`inotify::unread`), whether an event may be
 //!   under way. The kernel queues the event of a new file inside the call that creates it. So if no
 //!   event is queued and none is being read, no file was created.
@@ -38,8 +38,8 @@
 //!
 //! 1. Each event that the kernel queues for a live watch reaches all its watchers. If the kernel's
 //!    queue overflowed, [`Seen::Everything`] reaches them instead.
-//! 2. The mutex of the table is never held while a watcher is called. A watcher may call in with its
-//!    own mutex held.
+//! 2. The mutex of the table is never held while a watcher is called. A watcher may call in with
+//!    its own mutex held.
 //! 3. The flag of a [`Seen::Queue`] watcher is set before [`Watch::is_quiet`] can return `true`
 //!    again.
 //! 4. A file that no watcher waits for wakes no thread, except once when it is deleted.
@@ -583,8 +583,8 @@ impl Watch {
         }
     }
 
-    /// Returns the next timer. From here on an earlier one wakes the thread, unless the thread looks
-    /// before it is due.
+    /// Returns the next timer. From here on an earlier one wakes the thread, unless the thread
+    /// looks before it is due.
     fn fall_asleep(&self, guard: Guard) -> Option<Instant> {
         let mut table = self.table();
         let timer = table.next_timer();

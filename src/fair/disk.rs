@@ -4,8 +4,8 @@
 //! (`docs/protocol.md`).
 //!
 //! This file has the queue and the open files. [`writer`] and [`reader`] have how a process becomes
-//! the holder and how it leaves, [`permits`] the same for a semaphore, and [`removal`] how a lock is
-//! removed.
+//! the holder and how it leaves, [`permits`] the same for a semaphore, and [`removal`] how a lock
+//! is removed.
 //!
 //! # Invariants
 //!

@@ -264,8 +264,8 @@ impl QueueDir {
         self.take(mode, words, false)
     }
 
-    /// Reaps the last tickets if their numbers are above the clock and their owners are dead. Such a
-    /// ticket is from before a restart of the machine, was taken in the same nanosecond, or is a
+    /// Reaps the last tickets if their numbers are above the clock and their owners are dead. Such
+    /// a ticket is from before a restart of the machine, was taken in the same nanosecond, or is a
     /// stray file. It would raise all later numbers. Returns whether one is gone.
     fn clear_ahead_of_clock(&self) -> Result<bool> {
         let clock = host::monotonic_ns();
@@ -430,8 +430,8 @@ impl QueueDir {
         Ok(true)
     }
 
-    /// Replaces the state file by a new one, which is locked and which `write` fills. Returns `None`
-    /// if the directory has been removed, or the new file deleted.
+    /// Replaces the state file by a new one, which is locked and which `write` fills. Returns
+    /// `None` if the directory has been removed, or the new file deleted.
     ///
     /// Until the rename, the new file has the name of a spare file, with a number that is not its
     /// own. If this process dies, the next one that adopts spare files deletes it.
@@ -507,8 +507,8 @@ impl QueueDir {
         }
     }
 
-    /// Deletes all spare files, also those of living processes, which create new ones. For a process
-    /// that removes the queue and has the door.
+    /// Deletes all spare files, also those of living processes, which create new ones. For a
+    /// process that removes the queue and has the door.
     pub(super) fn clear_spares(&mut self) -> Result<()> {
         self.drop_spares();
         // Those of dead processes are listed again too.

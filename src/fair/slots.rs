@@ -193,8 +193,8 @@ impl Slots {
         self.files.path(number)
     }
 
-    /// Adopts the recorded limit. Returns `false` if slots in hand were beyond it; then all slots in
-    /// hand were given back. Fails if our limit was never the recorded one.
+    /// Adopts the recorded limit. Returns `false` if slots in hand were beyond it; then all slots
+    /// in hand were given back. Fails if our limit was never the recorded one.
     pub(crate) fn adopt(&mut self, recorded: u32, place: &Place) -> Result<bool> {
         let ours = self.limit();
         if recorded != ours && !self.confirmed {

@@ -25,8 +25,8 @@ pub struct FileConfig {
     pub create_new: bool,
     /// Whether the file is truncated, *after* the lock is held. Off by default.
     pub truncate: bool,
-    /// Permission bits of a file that has to be created, exactly, whatever the umask. The owner must
-    /// be able to read and write. Default `None`: as the umask leaves them.
+    /// Permission bits of a file that has to be created, exactly, whatever the umask. The owner
+    /// must be able to read and write. Default `None`: as the umask leaves them.
     pub mode: Option<u32>,
     /// Time limit of an [`acquire`](FileLock::acquire) that sets none. Default `None`: waits
     /// forever.

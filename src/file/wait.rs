@@ -627,8 +627,8 @@ mod tests {
         }
     }
 
-    /// The task is polled with another waker while the lock is granted on another thread. How the two
-    /// meet is chance, so they meet often.
+    /// The task is polled with another waker while the lock is granted on another thread. How the
+    /// two meet is chance, so they meet often.
     #[test]
     fn a_task_that_moves_during_a_grant_is_woken() {
         const MEETINGS: usize = 20_000;

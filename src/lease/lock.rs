@@ -372,8 +372,8 @@ pub struct LeaseHold {
     sharing: Option<Reply>,
 }
 
-/// What a hold waits for after a command: the answer or its loss, whichever comes first. A loss needs
-/// no answer.
+/// What a hold waits for after a command: the answer or its loss, whichever comes first. A loss
+/// needs no answer.
 struct Reply {
     answer: oneshot::Receiver<Result<()>>,
     lost: LostHold,

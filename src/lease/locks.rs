@@ -247,8 +247,8 @@ macro_rules! locks {
             /// # Errors
             ///
             /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) when the lock is lost, and when it was
-            /// held for [`max_hold`](super::Config::max_hold). While the server does not answer, the
-            /// call waits, at most until the lease is over.
+            /// held for [`max_hold`](super::Config::max_hold). While the server does not answer,
+            /// the call waits, at most until the lease is over.
             pub fn downgrade(self) -> $crate::guard::Downgrade<Self> {
                 $crate::guard::WriteGuard::downgrade(self)
             }
@@ -485,8 +485,8 @@ macro_rules! handle {
                 self.lock.remove().await
             }
 
-            /// Returns the status as it changes. As long as it is polled, the stream asks the server
-            /// four times a second. So one item may cover several changes.
+            /// Returns the status as it changes. As long as it is polled, the stream asks the
+            /// server four times a second. So one item may cover several changes.
             ///
             /// # Errors
             ///

@@ -303,8 +303,8 @@ impl Session {
         }
     }
 
-    /// Returns a future that waits for a loss. It stays pending in a forked child. Dropping it drops
-    /// its waker.
+    /// Returns a future that waits for a loss. It stays pending in a forked child. Dropping it
+    /// drops its waker.
     pub(super) fn lost(self: &Arc<Self>) -> LostHold {
         LostHold {
             session: self.clone(),

@@ -160,9 +160,9 @@ impl Target {
     }
 }
 
-/// What is the same for all requests of a client. The server records it with each id: the inbox, the
-/// process, host and label, patience, claim window, lock delay, and whether the hold ends when the
-/// server finds that nobody listens on the inbox.
+/// What is the same for all requests of a client. The server records it with each id: the inbox,
+/// the process, host and label, patience, claim window, lock delay, and whether the hold ends when
+/// the server finds that nobody listens on the inbox.
 #[derive(Debug)]
 pub(crate) struct Terms {
     /// Where the client listens. The first part is the process: two clients of one process have the
@@ -265,8 +265,8 @@ pub(crate) struct LockState {
     pub(crate) wake: Option<Duration>,
     /// The lock's clock. Every later grant has a greater [turn](Grant::turn).
     pub(crate) now: u64,
-    /// The exclusive holder, or the waiter that has an offer to be one. If others share the lock, one
-    /// of them, where the server names them.
+    /// The exclusive holder, or the waiter that has an offer to be one. If others share the lock,
+    /// one of them, where the server names them.
     pub(crate) holder: Option<Member>,
     /// How long the server grants nothing, because it may have forgotten a holder.
     pub(crate) closed: Duration,

@@ -355,8 +355,8 @@ impl Line {
         })
     }
 
-    /// Claims the offer that was made to this queue entry, if there is one. Fails if the entry wants
-    /// more parts than are left.
+    /// Claims the offer that was made to this queue entry, if there is one. Fails if the entry
+    /// wants more parts than are left.
     pub(super) fn poll(&self, place: u64, waker: &Waker) -> Poll<Result<Grant>> {
         self.refuse_copy()?;
         let waker = SafeWaker::of(waker);

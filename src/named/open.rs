@@ -26,9 +26,9 @@ use crate::named::{LockDir, Method};
 ///
 /// # Errors
 ///
-/// Those of [`FileLock::open`] and [`FileLock::acquire`]. With a directory or a method, also those of
-/// [`LockDir::open`], [`LockDir::lock`] and [`NamedLock::acquire`](crate::NamedLock::acquire), and
-/// [`ErrorKind::InvalidInput`] for a path that is not UTF-8.
+/// Those of [`FileLock::open`] and [`FileLock::acquire`]. With a directory or a method, also those
+/// of [`LockDir::open`], [`LockDir::lock`] and [`NamedLock::acquire`](crate::NamedLock::acquire),
+/// and [`ErrorKind::InvalidInput`] for a path that is not UTF-8.
 ///
 /// # Examples
 ///

@@ -79,8 +79,8 @@ impl PgClient {
         Self::options().connect(url).await
     }
 
-    /// Runs the steps on an existing connection: an `Arc<tokio_postgres::Client>`, or a connection of
-    /// a pool that dereferences to the client. The client never closes it.
+    /// Runs the steps on an existing connection: an `Arc<tokio_postgres::Client>`, or a connection
+    /// of a pool that dereferences to the client. The client never closes it.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -100,16 +100,16 @@ impl PgClient {
     ///
     /// `address` is the name of the server in errors. Clients of one server with the same address
     /// recognize each other's locks in [`acquire_all`](crate::acquire_all). If it is the URL of a
-    /// Postgres server, it becomes what [`address`](PgClient::address) of a client with this URL is:
-    /// `postgres://HOST:PORT/DATABASE`. User, password and options are left out.
+    /// Postgres server, it becomes what [`address`](PgClient::address) of a client with this URL
+    /// is: `postgres://HOST:PORT/DATABASE`. User, password and options are left out.
     ///
     /// The messages of the server go to the owner of the connection, so waiters
     /// [poll](super::Config::poll_interval). Do not begin a transaction on the connection: steps
     /// would become a part of it. Transactions, also those that
     /// [assert a hold](crate::postgres#inside-your-own-transaction), need a second connection.
     ///
-    /// The connection works as long as the runtime that drives it. The client cannot replace it when
-    /// it breaks, and no other client notices that it broke.
+    /// The connection works as long as the runtime that drives it. The client cannot replace it
+    /// when it breaks, and no other client notices that it broke.
     ///
     /// To let the client make its own connections, use [`Options::connect_with`].
     ///

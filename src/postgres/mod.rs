@@ -49,8 +49,8 @@
 //! The locks are tables and functions in a schema, `stanchion` by default. There are three ways to
 //! create them. Each may be repeated.
 //!
-//! - [`Options::install`], or `?install=true` in a URL of [`Locks`](crate::Locks). Many processes may
-//!   do so at once.
+//! - [`Options::install`], or `?install=true` in a URL of [`Locks`](crate::Locks). Many processes
+//!   may do so at once.
 //! - `stanchion sql --dialect postgres` prints the script, for your own migrations.
 //! - [`schema_sql`] returns it.
 //!

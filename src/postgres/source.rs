@@ -253,8 +253,8 @@ fn fault(url: &str) -> String {
     "this is no address of a Postgres server: postgres://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE[?sslmode=require] is one, and postgres:///DATABASE?host=/SOCKET_DIRECTORY".to_owned()
 }
 
-/// Returns the address that a caller gave to a connection, without a secret. That of a server is the
-/// one of a client that makes its own connections.
+/// Returns the address that a caller gave to a connection, without a secret. That of a server is
+/// the one of a client that makes its own connections.
 fn given(address: &str, schema: &str) -> String {
     match read(address) {
         Some(config) if !address.trim().is_empty() => address_of(&config, schema),

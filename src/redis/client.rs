@@ -39,8 +39,8 @@ impl RedisClient {
     /// `redis+sentinel://[user:password@]host[:port],…/service[/db]`.
     ///
     /// With the last one, the sentinels at these hosts (port 26379 by default) are asked for the
-    /// primary of the service, at the beginning and whenever the connection breaks. User and password
-    /// are those of the servers, and of sentinels that ask for one.
+    /// primary of the service, at the beginning and whenever the connection breaks. User and
+    /// password are those of the servers, and of sentinels that ask for one.
     ///
     /// Needs Redis 7 or newer; tested with 7.0. Other servers may work if they speak its protocol
     /// and run Lua scripts.
@@ -68,8 +68,8 @@ impl RedisClient {
     ///
     /// `address` is the name of the server in errors. Clients of one server with the same address
     /// recognize each other's locks in [`acquire_all`](crate::acquire_all). If it is the URL of a
-    /// Redis server, it becomes what [`address`](RedisClient::address) of a client with this URL is:
-    /// `redis://HOST:PORT/DB`. User, password and options are left out.
+    /// Redis server, it becomes what [`address`](RedisClient::address) of a client with this URL
+    /// is: `redis://HOST:PORT/DB`. User, password and options are left out.
     ///
     /// The client cannot listen on a connection that it does not own, so waiters
     /// [poll](super::Config::poll_interval). The connection must not be used for commands that

@@ -39,8 +39,8 @@
 //!   lost it. Set the server's `maxmemory-policy` to `noeviction`: a trace event warns of any other
 //!   policy.
 //! - **Tokens.** A token is the server's time in microseconds since the Unix epoch, or one more
-//!   than the last token. So tokens increase also if the server has lost data. The exception: the server
-//!   has lost data and its clock was set back as well.
+//!   than the last token. So tokens increase also if the server has lost data. The exception: the
+//!   server has lost data and its clock was set back as well.
 //! - **Disconnected waiters.** The server counts the listeners of an inbox when it publishes. So
 //!   the death of a waiter costs nothing where its connection ends with it.
 //!
@@ -50,9 +50,10 @@
 //!
 //! - the keys `{<namespace>:*` and `<namespace>:witness`,
 //! - the channels `stanchion:inbox:*`,
-//! - the commands `evalsha eval script|load info ping subscribe publish client|setname`, `select` for
-//!   a database other than 0, and those that the scripts use: `time exists expire del`, commands on
-//!   strings, hashes and sorted sets, and `pubsub|numsub` for [`OnDisconnect::Release`].
+//! - the commands `evalsha eval script|load info ping subscribe publish client|setname`, `select`
+//!   for a database other than 0, and those that the scripts use: `time exists expire del`,
+//!   commands on strings, hashes and sorted sets, and `pubsub|numsub` for
+//!   [`OnDisconnect::Release`].
 //!
 //! Without `subscribe`, waiters poll. Without `info`, there is no quarantine. Trace events report
 //! both. `docs/backends/redis.md` has the whole rule for `ACL SETUSER`.

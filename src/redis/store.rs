@@ -173,8 +173,8 @@ fn address_of(address: &ConnectionAddr, db: i64) -> String {
     }
 }
 
-/// Returns the address that a caller gave to a connection, without a secret. That of a server is the
-/// one of a client that makes its own connection.
+/// Returns the address that a caller gave to a connection, without a secret. That of a server is
+/// the one of a client that makes its own connection.
 fn given(address: &str) -> String {
     match address.into_connection_info() {
         Ok(info) => address_of(info.addr(), info.redis_settings().db()),

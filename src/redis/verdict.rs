@@ -22,9 +22,9 @@ use crate::lease::{Failure, Remedy};
 
 type Row = (&'static str, Remedy, ErrorKind);
 
-/// The verdict for each code: what the client does, and what the caller gets if that does not
-/// help. For an unknown script, the remedy counts only if its text does not help either. Every other
-/// code fails with [`ErrorKind::Unavailable`].
+/// The verdict for each code: what the client does, and what the caller gets if that does not help.
+/// For an unknown script, the remedy counts only if its text does not help either. Every other code
+/// fails with [`ErrorKind::Unavailable`].
 const TABLE: [Row; 25] = [
     ("READONLY", Remedy::Reconnect, ErrorKind::Unavailable),
     ("MASTERDOWN", Remedy::Reconnect, ErrorKind::Unavailable),

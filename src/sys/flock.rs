@@ -2,8 +2,9 @@
 //!
 //! There are two kinds. The lock of the *whole* file is the one that other programs take too: on
 //! lock files and slots. The lock of an *own* file is for files that only this crate uses: state
-//! records, tickets, temporary files. On Unix both are one. On Windows the second leaves the content
-//! free, so that other processes can read and write it. A lock of one kind excludes the other.
+//! records, tickets, temporary files. On Unix both are one. On Windows the second leaves the
+//! content free, so that other processes can read and write it. A lock of one kind excludes the
+//! other.
 //!
 //! All calls are fully qualified, because `File::unlock` and `File::try_lock` of the standard
 //! library would shadow the trait.

@@ -140,7 +140,8 @@ impl<T: Send + Sync> PerProcess<T> {
             .current
             .compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire)
         {
-            // SAFETY: `fresh` was just created, is freed by the drop only, and is shared from here on.
+            // SAFETY: `fresh` was just created, is freed by the drop only, and is shared from here
+            // on.
             Ok(_) => unsafe { &(*fresh).value },
             Err(winner) => {
                 // SAFETY: no other thread has seen `fresh`, so it can be taken back and dropped.

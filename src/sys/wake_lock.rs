@@ -2,10 +2,10 @@
 //!
 //! The lock of the ticket's file does not end with the ticket where the owner keeps the file,
 //! locked, for its next ticket. On Linux, where owners do that, the wake lock is an exclusive lock
-//! of the owner's open file on one byte (`F_OFD_SETLK`). The offset of the byte is the number of the
-//! ticket, so the next ticket of the same file has another byte. The owner takes the lock before the
-//! ticket has its name and releases it after the name is gone. It ends with the last copy of the
-//! owner's descriptor, as the lock of the file does.
+//! of the owner's open file on one byte (`F_OFD_SETLK`). The offset of the byte is the number of
+//! the ticket, so the next ticket of the same file has another byte. The owner takes the lock
+//! before the ticket has its name and releases it after the name is gone. It ends with the last
+//! copy of the owner's descriptor, as the lock of the file does.
 //!
 //! It only wakes. Whether an owner is alive shows by the lock of the file, which is independent. So
 //! nothing waits for a thread that has a wake lock. Without wake locks (an older process, a kernel

@@ -199,7 +199,7 @@ fn take_charge(w: &mut World, p: usize, rules: &Rules) -> Taken {
     go(w, p, next, Step::TakeCharge, "has it alone")
 }
 
-/// The first design: asks for the whole door while it has a share of it.
+/// What must not be done: asks for the whole door while it has a share of it.
 fn charge_by_door(w: &mut World, p: usize) -> Taken {
     w.unlock(p, Fd::Door);
     if w.try_lock(p, Fd::Door) {

@@ -244,8 +244,8 @@ impl Renew for SharedHold {
         self.expire.map_or(Duration::MAX, |it| it / 3)
     }
 
-    /// Renews the record, and checks that the lock is still held. Runs on the thread that renews the
-    /// holds on this file system.
+    /// Renews the record, and checks that the lock is still held. Runs on the thread that renews
+    /// the holds on this file system.
     fn renew(&self) -> bool {
         let begun = Instant::now();
         let Some(write) = self.beat_writer() else {

@@ -31,8 +31,8 @@
 //! - **Try.** List. If the baton is free, or its holder is *gone* (its process has provably ended,
 //!   or it has *expired*), write a record, and rename the baton to a greater number with our ID. If
 //!   the source is gone, list again.
-//! - **Denied.** A waiter that may not read the record of the holder sees neither its process nor its
-//!   beat. It waits for the baton, and never takes it over.
+//! - **Denied.** A waiter that may not read the record of the holder sees neither its process nor
+//!   its beat. It waits for the baton, and never takes it over.
 //! - **Former.** A hold of this process from before it executed another program is former. Without
 //!   an expiry it is an error, because the process would wait for itself. It is never taken over as
 //!   gone.
@@ -42,8 +42,8 @@
 //!   that was stopped as a whole takes the lock from no holder.
 //! - **Hold.** With an expiry, the beat is renewed at a third of it. A thread for each file system
 //!   does this, so that a task that blocks its runtime keeps the lock, and a file server that does
-//!   not answer stops no renewal elsewhere. Another thread, which uses no file, reports a renewal that
-//!   takes too long as a loss.
+//!   not answer stops no renewal elsewhere. Another thread, which uses no file, reports a renewal
+//!   that takes too long as a loss.
 //! - **Leave.** Rename the baton to its number and `free`, then delete the record. If the source is
 //!   gone, the lock was taken over, and nothing is changed.
 //! - **Heal.** If there is no baton in the place, for whatever reason, replace the place by a new
@@ -59,17 +59,18 @@
 //! 3. The number grows with every grant.
 //! 4. No grant depends on an outdated look: the rename itself decides.
 //! 5. A record is deleted only by its owner, when the baton does not have its ID; by the process
-//!    that has taken the baton from it; or when its owner is gone and is not the holder. An unfinished
-//!    record counts as one whose owner is gone after a minute; a writer that comes later than that
-//!    writes another one. So the record of the holder exists, and others can learn of its death.
+//!    that has taken the baton from it; or when its owner is gone and is not the holder. An
+//!    unfinished record counts as one whose owner is gone after a minute; a writer that comes later
+//!    than that writes another one. So the record of the holder exists, and others can learn of its
+//!    death.
 //!
 //! # After a crash
 //!
 //! At every step the baton is either free or has the ID of a holder that is gone. The holder keeps
 //! its record open for writing, so its death closes the record, which is an event. On another host,
 //! or in another pid namespace, only the expiry shows the death. Without an expiry the lock stays
-//! held forever. A record may remain, perhaps unfinished, or a place that was never renamed. The next
-//! process that acquires the lock deletes records whose process has provably ended. It deletes
+//! held forever. A record may remain, perhaps unfinished, or a place that was never renamed. The
+//! next process that acquires the lock deletes records whose process has provably ended. It deletes
 //! unfinished records and such places if they are older than a minute.
 //!
 //! # Fairness

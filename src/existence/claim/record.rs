@@ -13,8 +13,8 @@
 //! that of every owner. What is missing or invalid is unknown. The owner of such a record is never
 //! known to be gone, and the waiter's own expiry applies to it.
 //!
-//! The record ends with a newline. A record without it is *unfinished*: its writer has died, the disk
-//! is full, or the writer is about to write it.
+//! The record ends with a newline. A record without it is *unfinished*: its writer has died, the
+//! disk is full, or the writer is about to write it.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -180,8 +180,8 @@ pub(super) fn names_record(name: &str) -> bool {
 /// Deletes the records of processes that have provably ended, and unfinished records that are old.
 /// Keeps that of the hold `own`.
 ///
-/// The caller holds the lock, or has deleted the baton. So no other record is the holder's. A writer
-/// that was stopped before it wrote finds out in [`Draft::create`].
+/// The caller holds the lock, or has deleted the baton. So no other record is the holder's. A
+/// writer that was stopped before it wrote finds out in [`Draft::create`].
 pub(super) fn sweep(directory: &Path, own: Option<&Id>) {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let id = |it: &std::fs::DirEntry| id_in_name(it.file_name().to_str()?);

@@ -470,7 +470,8 @@ impl Contender {
         }
     }
 
-    /// Returns whether it waits for this ticket already. A thread that waited for it may have ended.
+    /// Returns whether it waits for this ticket already. A thread that waited for it may have
+    /// ended.
     fn stays_behind(&self, before: Ticket) -> bool {
         let Position::Behind(it) = &self.position else {
             return false;

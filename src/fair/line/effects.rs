@@ -79,8 +79,8 @@ impl Effects {
         self.deferred.more.get_or_insert_default()
     }
 
-    /// Lets another process run first when the step is over. The kernel mostly puts a process that a
-    /// close has woken on the core of the process that closed.
+    /// Lets another process run first when the step is over. The kernel mostly puts a process that
+    /// a close has woken on the core of the process that closed.
     pub(super) fn yield_to_others(&mut self) {
         self.deferred.yields = true;
     }

@@ -67,7 +67,8 @@ fn irregular() -> io::Error {
     refused("it is not a regular file")
 }
 
-/// Opens any file that is to be locked. [`facts_of`](super::facts_of) checks whether it can be locked.
+/// Opens any file that is to be locked. [`facts_of`](super::facts_of) checks whether it can be
+/// locked.
 pub(crate) fn open_as(path: &Path, access: &Access) -> io::Result<File> {
     let mut options = OpenOptions::new();
     // The right to append alone is not enough to lock.

@@ -66,9 +66,9 @@ static HINT: AtomicPtr<Block> = AtomicPtr::new(std::ptr::null_mut());
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 static INSTALL: Once = Once::new();
 const NONE: i32 = -1;
-/// A descriptor of `/dev/null` for forked children, or `NONE`. It is opened before any fork, because
-/// a child may be unable to open it: in another root directory, in a sandbox, or at its limit of
-/// open files.
+/// A descriptor of `/dev/null` for forked children, or `NONE`. It is opened before any fork,
+/// because a child may be unable to open it: in another root directory, in a sandbox, or at its
+/// limit of open files.
 static NULL: AtomicI32 = AtomicI32::new(NONE);
 /// The descriptor that [`to_reserved`] gives away, or `NONE`. All others of this crate are greater.
 static RESERVED: AtomicI32 = AtomicI32::new(NONE);

@@ -52,8 +52,8 @@ pub(crate) struct Run {
     /// --timeout
     #[arg(long, short = 'E', value_name = "CODE")]
     conflict_exit_code: Option<u8>,
-    /// Print only errors: no line while waiting, no warnings, no message if the lock is not acquired
-    /// because of --no-wait or --timeout
+    /// Print only errors: no line while waiting, no warnings, no message if the lock is not
+    /// acquired because of --no-wait or --timeout
     #[arg(long, short)]
     pub(crate) quiet: bool,
     /// Text that other processes see beside the process id
@@ -62,8 +62,8 @@ pub(crate) struct Run {
     /// Share the lock with other readers; a new lock becomes a reader-writer lock
     #[arg(long, short, conflicts_with_all = ["exclusive", "permits", "of"])]
     pub(crate) shared: bool,
-    /// Hold the lock alone, of a reader-writer lock as the writer; a new lock becomes a reader-writer
-    /// lock
+    /// Hold the lock alone, of a reader-writer lock as the writer; a new lock becomes a
+    /// reader-writer lock
     #[arg(long, short = 'x', short_alias = 'e', conflicts_with_all = ["permits", "of"])]
     pub(crate) exclusive: bool,
     /// Take this many permits of a semaphore; 1 if only --of is given
@@ -72,20 +72,20 @@ pub(crate) struct Run {
     /// Number of permits of the semaphore; not needed once it is recorded
     #[arg(long, value_name = "N", value_parser = permits())]
     pub(crate) of: Option<u32>,
-    /// Take a lock that is not fair and does not use the file locks of the operating system: it has no
-    /// queue, and the command does not inherit it
+    /// Take a lock that is not fair and does not use the file locks of the operating system: it has
+    /// no queue, and the command does not inherit it
     #[arg(long, value_name = "METHOD", conflicts_with_all = ["shared", "exclusive", "permits", "of", "mode", "close"])]
     pub(crate) method: Option<Method>,
-    /// With mkdir and create-new: let other processes take the lock over from a holder that has been
-    /// silent for this time; a living holder renews the lock in time
+    /// With mkdir and create-new: let other processes take the lock over from a holder that has
+    /// been silent for this time; a living holder renews the lock in time
     #[arg(long, value_name = "DURATION", value_parser = duration, requires = "method", allow_negative_numbers = true)]
     pub(crate) expire: Option<Duration>,
-    /// Permission bits of a lock file that run creates, whatever the umask: 660 for the group, 666 for
-    /// all users
+    /// Permission bits of a lock file that run creates, whatever the umask: 660 for the group, 666
+    /// for all users
     #[arg(long, value_name = "OCTAL", value_parser = permissions)]
     pub(crate) mode: Option<u32>,
-    /// Do not let the command inherit the lock: if stanchion is killed, the lock becomes free although
-    /// the command continues
+    /// Do not let the command inherit the lock: if stanchion is killed, the lock becomes free
+    /// although the command continues
     #[arg(long, short = 'o')]
     pub(crate) close: bool,
     /// Execute the command in place of stanchion, in the same process; the lock is held until the
@@ -109,7 +109,8 @@ pub(crate) struct Run {
     #[arg(skip)]
     pub(crate) far: Option<Unlined>,
     /// The command and its arguments; its environment has the fencing token in STANCHION_TOKEN, the
-    /// lock in STANCHION_LOCK, its slot files in STANCHION_SLOTS and all held locks in STANCHION_HELD
+    /// lock in STANCHION_LOCK, its slot files in STANCHION_SLOTS and all held locks in
+    /// STANCHION_HELD
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
