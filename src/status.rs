@@ -303,8 +303,8 @@ impl Held {
 pub enum Removal {
     /// The files of the lock, or its keys on a server, are deleted; or there were none.
     Removed,
-    /// The lock is unchanged. Either a process holds it or waits for it, or its directory contains
-    /// foreign files.
+    /// The lock is unchanged. A process holds it or waits for it, its directory contains foreign
+    /// files, or its server grants nothing at the moment.
     InUse,
 }
 

@@ -469,7 +469,8 @@ macro_rules! handle {
             }
 
             /// Deletes the record of the lock on the server if the lock has no holder and no
-            /// waiter. The lock stays usable.
+            /// waiter. The lock stays usable. A lock that grants nothing now, because of a quarantine
+            /// or a lock delay, counts as in use.
             ///
             /// The last token is deleted with the record. The next token is still greater, unless
             /// the server's clock was set back.

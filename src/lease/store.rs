@@ -128,8 +128,8 @@ pub(crate) trait Link: Send + Sync + 'static {
     /// holds it ended.
     fn force_release(&self, lock: &Target, token: Option<u64>) -> Answer<u64>;
 
-    /// Deletes the record of a lock that nobody holds or waits for. Returns whether it did. A later
-    /// token is still greater than all before.
+    /// Deletes the record of a lock that nobody holds or waits for, and that is not closed. Returns
+    /// whether it did. A later token is still greater than all before, unless the clock was set back.
     fn remove(&self, lock: &Target) -> Answer<bool>;
 
     /// Tests whether the server answers.

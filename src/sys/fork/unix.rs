@@ -180,25 +180,28 @@ pub(crate) fn to_reserved(file: OwnedFd) -> OwnedFd {
     else {
         return file;
     };
-    // SAFETY: plain system calls on numbers. `null` was opened here, and this call alone has
-    // exchanged it, so no other owner has it. A forked child uses the other one from then on.
-    unsafe {
-        let other = libc::fcntl(null, libc::F_DUPFD_CLOEXEC, null + 1);
-        let relaxed = Ordering::Relaxed;
-        if other < 0 {
-            return file;
-        }
-        if NULL
-            .compare_exchange(null, other, relaxed, relaxed)
-            .is_err()
-        {
-            libc::close(other);
-            return file;
-        }
-        match libc::dup3(file.as_raw_fd(), null, libc::O_CLOEXEC) {
-            -1 => file,
-            moved => OwnedFd::from_raw_fd(moved),
-        }
+    // SAFETY: a plain system call on a number.
+    let other = unsafe { libc::fcntl(null, libc::F_DUPFD_CLOEXEC, null + 1) };
+    if other < 0 {
+        return file;
+    }
+    let relaxed = Ordering::Relaxed;
+    if NULL
+        .compare_exchange(null, other, relaxed, relaxed)
+        .is_err()
+    {
+        // SAFETY: the number was opened above, and has no other user.
+        unsafe { libc::close(other) };
+        return file;
+    }
+    // The crate `libc` lacks the function on Android.
+    // SAFETY: a plain system call on numbers. Only this call has exchanged `null`. From then on, a
+    // forked child uses the other one.
+    let moved = unsafe { libc::syscall(libc::SYS_dup3, file.as_raw_fd(), null, libc::O_CLOEXEC) };
+    match moved {
+        -1 => file,
+        // SAFETY: `null` is the file now, and has no other owner.
+        _ => unsafe { OwnedFd::from_raw_fd(null) },
     }
 }
 
