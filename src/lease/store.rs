@@ -546,6 +546,51 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_inspection_changes_with_its_members_and_not_with_their_age() {
+        let member = Member {
+            shares: 1,
+            is_exclusive: true,
+            inbox: "a".to_owned(),
+            pid: Some(1),
+            host: "b".to_owned(),
+            label: "c".to_owned(),
+            age: Duration::from_secs(1),
+        };
+        let holder = |member: Member| Inspection {
+            last_token: 1,
+            kind: Some(Kind::Lock),
+            limit: Some(1),
+            holders: vec![member],
+            waiters: Vec::new(),
+            doubt: Doubt::Nothing,
+        };
+        let (before, age) = (holder(member.clone()), Duration::from_secs(2));
+        let older = holder(Member {
+            age,
+            ..member.clone()
+        });
+        assert!(!before.has_become(&older));
+        assert!(older.has_become(&before), "it is another hold");
+        for change in [
+            |it: &mut Member| it.shares = 2,
+            |it: &mut Member| it.is_exclusive = false,
+            |it: &mut Member| it.inbox.push('x'),
+            |it: &mut Member| it.pid = None,
+            |it: &mut Member| it.host.push('x'),
+            |it: &mut Member| it.label.push('x'),
+        ] {
+            let mut other = member.clone();
+            change(&mut other);
+            assert!(before.has_become(&holder(other.clone())), "{other:?}");
+        }
+        let waits = Inspection {
+            waiters: vec![member],
+            ..before.clone()
+        };
+        assert!(before.has_become(&waits) && waits.has_become(&before));
+    }
+
+    #[test]
     fn an_error_names_the_last_failure() {
         let full = Failure::new(Remedy::Wait, ErrorKind::Unavailable, "the disk is full");
         let end = Failure::end(Some(&full), "wait for", "a");
