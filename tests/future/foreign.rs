@@ -269,14 +269,14 @@ fn the_renewal_of_claims_continues() {
     let expire = Duration::from_millis(300);
     for sin in SINS {
         let place = Place::new();
-        let options = LockDir::options().method(Method::Mkdir).expire(expire);
-        let locks = options.open(place.directory()).expect("a directory");
-        let take = |name: &str| {
+        let take = |name: &str, expire| {
+            let options = LockDir::options().method(Method::Mkdir).expire(expire);
+            let locks = options.open(place.directory()).expect("a directory");
             let lock = locks.lock(None, name).expect("a lock");
             let guard = assert_ready!(Polled::new(lock.acquire()).poll());
             (guard.expect("free"), lock.path().to_path_buf())
         };
-        let (guard, path) = take("a");
+        let (guard, path) = take("a", 10 * expire);
         let (calls, mut lost) = waits_as(sin, guard.lost());
         std::fs::remove_dir_all(claims_of(&path)).expect("deleted");
         eventually("the call", || called(&calls));
@@ -286,7 +286,7 @@ fn the_renewal_of_claims_continues() {
         // On a busy machine, a claim that expires this soon may be lost.
         let mut names = (0..).map(|number| format!("{number}"));
         eventually("another beat", || {
-            let (guard, path) = take(&names.next().expect("a name"));
+            let (guard, path) = take(&names.next().expect("a name"), expire);
             let before = beats(&path);
             while guard.is_held() && beats(&path) == before {
                 std::thread::yield_now();

@@ -167,6 +167,7 @@ fn p32_an_heir_that_is_stopped_is_waited_for_and_then_right() {
     let mut other = Member::of(kind, &path);
     assert_eq!(other.ask("try"), "none");
     other.tell("acquire");
+    until("it waits", || has_watch(other.pid()));
     heir.resume();
     assert!(held(&heir.hear()).1);
     assert!(other.says_nothing());

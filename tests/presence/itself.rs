@@ -1,7 +1,8 @@
 //! A process that executes itself again while it holds a lock: pid and start time stay, and its
 //! memory is gone.
 
-use crate::crew::Member;
+use crate::crew::{Member, until};
+use crate::death::has_watch;
 use crate::family::{Kind, held, place};
 
 const KINDS: [Kind; 3] = [Kind::Pid, Kind::Mkdir, Kind::CreateNew];
@@ -28,6 +29,7 @@ fn p31_a_process_that_executed_itself_learns_that_it_waits_for_itself() {
         let mut other = Member::of(kind, &path);
         assert_eq!(other.ask("try"), "none", "{kind:?}");
         other.tell("acquire");
+        until("it waits", || has_watch(other.pid()));
         holder.kill();
         assert!(held(&other.hear()).1, "{kind:?}");
     }

@@ -107,8 +107,8 @@ fn p58_a_record_that_a_user_may_not_read_is_waited_for() {
         chown(home.path(), Some(60_001), None).expect("an owner");
         std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o755)).expect("a mode");
         let path = home.path().join("it.lock");
-        let expire = ("PRESENCE_EXPIRE", "500");
-        let mut root = Member::with(kind, &path, &[expire]);
+        let expire = |millis| [("PRESENCE_EXPIRE", millis), ("CREW_AS", ANN)];
+        let mut root = Member::with(kind, &path, &expire("6000")[..1]);
         assert!(!held(root.ask("acquire")));
         let claims = path.with_extension("lock.claim");
         let record = match kind {
@@ -124,13 +124,13 @@ fn p58_a_record_that_a_user_may_not_read_is_waited_for() {
         };
         chown(&record, Some(0), Some(0)).expect("an owner");
         std::fs::set_permissions(&record, PermissionsExt::from_mode(0o600)).expect("a mode");
-        let mut ann = Member::with(kind, &path, &[expire, ("CREW_AS", ANN)]);
+        let mut ann = Member::with(kind, &path, &expire("500"));
         assert_eq!(ann.ask("try"), "none", "{kind:?}");
         assert_eq!(ann.ask("status"), "held 0", "{kind:?}");
         ann.tell("acquire");
         if kind != Kind::Pid {
             // It sees no beat, and the expiry passes several times.
-            until("it is renewed", || beats(&path) > 12);
+            until("it is renewed", || beats(&path) > 2);
         }
         assert!(ann.says_nothing(), "{kind:?}");
         assert_eq!(root.ask("is-held"), "yes", "{kind:?}");
