@@ -12,12 +12,12 @@ use super::{Access, if_there};
 #[cfg_attr(windows, path = "file/windows.rs")]
 mod arm;
 
+#[cfg(unix)]
+pub(crate) use arm::proc_path;
 pub(crate) use arm::{
     AsOpen, announce, check_lock_path, duplicate, duplicate_for_exec, open_as, open_to_read,
     remove, replace, set_mark, sync,
 };
-#[cfg(unix)]
-pub(crate) use arm::{above_reserved, proc_path};
 #[cfg(windows)]
 pub(super) use arm::{create_new, open_directory};
 #[cfg(unix)]

@@ -39,24 +39,14 @@ trait OwnLock {
     }
 }
 
-/// Acquires the exclusive lock. Returns `false` if another open file has a lock on this file.
-pub(crate) fn try_lock_exclusive(file: &File) -> io::Result<bool> {
-    #[allow(clippy::disallowed_methods)] // The one place.
-    attempt(file, false, || fs2::FileExt::try_lock_exclusive(file))
-}
-
-/// Acquires the shared lock. Returns `false` if another open file has the exclusive one.
-pub(crate) fn try_lock_shared(file: &File) -> io::Result<bool> {
-    #[allow(clippy::disallowed_methods)] // The one place.
-    attempt(file, true, || fs2::FileExt::try_lock_shared(file))
-}
-
-/// Does one or the other.
+/// Acquires the shared or the exclusive lock. Returns `false` if another open file has one that
+/// excludes it.
 pub(crate) fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
-    match shared {
-        true => try_lock_shared(file),
-        false => try_lock_exclusive(file),
-    }
+    #[allow(clippy::disallowed_methods)] // The one place.
+    attempt(file, shared, || match shared {
+        true => fs2::FileExt::try_lock_shared(file),
+        false => fs2::FileExt::try_lock_exclusive(file),
+    })
 }
 
 /// Acquires the lock of an own file. Returns `false` if another open file has one that excludes it.
@@ -71,7 +61,7 @@ pub(crate) fn try_lock_own(file: &File, shared: bool) -> io::Result<bool> {
 /// the BSDs and macOS in `lf_setlock`. Windows gives the same handle a second, shared lock, and the
 /// first unlock releases the exclusive one.
 pub(crate) fn share(file: &File) -> io::Result<bool> {
-    converted(file, try_lock_shared(file)?)
+    converted(file, try_lock(file, true)?)
 }
 
 /// Does the same with the lock of an own file.
@@ -90,7 +80,7 @@ fn converted(file: &File, shared: bool) -> io::Result<bool> {
 /// `other` was opened at its path. Another file at the path proves nothing.
 pub(crate) fn is_granted_twice(locked: &File, other: &File) -> io::Result<bool> {
     let same = file::id_of(other).ok() == file::id_of(locked).ok();
-    Ok(same && try_lock_exclusive(other)?)
+    Ok(same && try_lock(other, false)?)
 }
 
 /// Waits for the lock in the kernel, without end. For threads that have nothing else to do.
@@ -213,13 +203,13 @@ mod tests {
         let (_scratch, [one, other]) = opened_twice();
         for shared in [false, true] {
             assert!(try_lock_own(&one, shared).expect("no error"));
-            assert!(!try_lock_exclusive(&other).expect("no error"));
-            assert_eq!(try_lock_shared(&other).expect("no error"), shared);
+            assert!(!try_lock(&other, false).expect("no error"));
+            assert_eq!(try_lock(&other, true).expect("no error"), shared);
             assert_eq!(try_lock_own(&other, true).expect("no error"), shared);
             // It may have a lock of each kind.
             let _ = (unlock(&other), unlock(&other));
             unlock(&one).expect("unlocked");
-            assert!(try_lock_exclusive(&one).expect("no error"));
+            assert!(try_lock(&one, false).expect("no error"));
             assert!(!try_lock_own(&other, true).expect("no error"));
             unlock(&one).expect("unlocked");
         }
@@ -229,12 +219,12 @@ mod tests {
     fn an_exclusive_lock_becomes_a_shared_one() {
         let (_scratch, [one, other]) = opened_twice();
         type Call = fn(&File) -> io::Result<bool>;
-        let whole: (Call, Call) = (try_lock_exclusive, share);
+        let whole: (Call, Call) = (|file| try_lock(file, false), share);
         let own: (Call, Call) = (|it| try_lock_own(it, false), share_own);
         for (lock, share) in [whole, own] {
             assert!(lock(&one).expect("no error") && share(&one).expect("no error"));
             assert!(!lock(&other).expect("no error"));
-            assert!(try_lock_shared(&other).expect("no error"));
+            assert!(try_lock(&other, true).expect("no error"));
             unlock(&other).expect("unlocked");
             unlock(&one).expect("unlocked");
             assert!(lock(&other).expect("no error"));
@@ -275,7 +265,7 @@ mod tests {
             assert!(arm::is_free(&other, 1 << 20), "shared: {shared}");
             unlock(&one).expect("unlocked");
         }
-        assert!(try_lock_exclusive(&one).expect("no error"));
+        assert!(try_lock(&one, false).expect("no error"));
         assert!(!arm::is_free(&other, 1 << 20));
     }
 }

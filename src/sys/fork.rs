@@ -21,9 +21,9 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 mod arm;
 
 pub(crate) use arm::Slot;
-use arm::generation;
 #[cfg(unix)]
-pub(super) use arm::reserved;
+pub(crate) use arm::above_reserved;
+use arm::generation;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use arm::to_reserved;
 

@@ -23,8 +23,8 @@ use rustix::time::{
 use self::ends::Ends;
 use self::unread::Unread;
 use super::{Descriptor, Lasts, News, Report, Seen, Source};
-use crate::sys::file::{above_reserved, proc_path};
-use crate::sys::fork::{Private, to_reserved};
+use crate::sys::file::proc_path;
+use crate::sys::fork::{Private, above_reserved, to_reserved};
 use crate::sys::refusal::is_refusal;
 
 mod ends;

@@ -114,8 +114,7 @@ impl Actor {
             entry.early = Some(grant).filter(|_| entry.session.is_asking());
             return;
         }
-        let lease = entry.vouched.filter(|it| it.before < grant.turn);
-        let lease = lease.map(|it| Lease::new(window, it.sent));
+        let lease = entry.lease_of(grant, window);
         match lease.filter(|lease| lease.is_fresh(now)) {
             Some(lease) => self.start_hold(id, lease, grant),
             None => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -30,7 +31,7 @@ pub(super) struct Entry {
     /// Whether it was in the queue.
     pub(super) queued: bool,
     /// The last answer that said "you wait".
-    pub(super) vouched: Option<Vouched>,
+    vouched: Option<Vouched>,
     /// An offer that arrived before the answer that it is queued. Some servers send notices on a
     /// connection of their own.
     pub(super) early: Option<Grant>,
@@ -52,11 +53,11 @@ pub(super) struct Entry {
 /// An answer that said "you wait", and when its request was sent. Every later offer was made after
 /// the request.
 #[derive(Clone, Copy)]
-pub(super) struct Vouched {
-    pub(super) sent: Stamp,
+struct Vouched {
+    sent: Stamp,
     /// The lock's clock in that answer. Messages and answers may be handled in another order than
     /// that of their arrival.
-    pub(super) before: u64,
+    before: u64,
 }
 
 pub(super) struct Leaving {
@@ -115,6 +116,13 @@ impl Entry {
     pub(super) fn is_old(&self, grant: Grant) -> bool {
         let before = self.vouched.is_some_and(|it| grant.turn < it.before);
         before || self.returned == Some(grant.turn)
+    }
+
+    /// Returns the lease of an offer that lasts for this claim window. `None` if the last answer that
+    /// said "you wait" is not older.
+    pub(super) fn lease_of(&self, offer: Grant, window: Duration) -> Option<Lease> {
+        let vouched = self.vouched.filter(|it| it.before < offer.turn)?;
+        Some(Lease::new(window, vouched.sent))
     }
 
     /// Returns whether the hold must be renewed.

@@ -14,10 +14,11 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Directory, Found, Opened, Unchanged};
-use crate::sys::file::{self, FileId, above_reserved, create_new_in, open_nameless_in, proc_path};
+use crate::sys::file::{self, FileId, create_new_in, open_nameless_in, proc_path};
 use crate::sys::filesystem::FileSystem;
 use crate::sys::flock;
 use crate::sys::fork::Private;
+use crate::sys::fork::above_reserved;
 use crate::sys::if_there;
 use crate::sys::refusal;
 use crate::sys::rights::Rights;

@@ -12,13 +12,13 @@ use std::io;
 use std::path::Path;
 
 pub(crate) use std::os::fd::AsFd as AsOpen;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, chmod, fchmod, fstat, lstat};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, pread, pwrite, retry_on_intr};
 
 use super::{Facts, FileId, OpenFile, found, refused};
-use crate::sys::fork;
+use crate::sys::fork::above_reserved;
 use crate::sys::refusal::is_refusal;
 use crate::sys::{Access, if_there, uninterrupted};
 
@@ -139,21 +139,6 @@ pub(crate) fn replace(from: &Path, to: &Path) -> io::Result<()> {
 
 /// The lowest descriptor that is not stdin, stdout or stderr.
 const FIRST_FREE: i32 = 3;
-
-/// Moves a descriptor above the [reserved](fork::reserved) one, if there is room. It moves at least
-/// above stdin, stdout and stderr. If a program has closed one of these, the next open gets its
-/// number, and the program's output would go into that file.
-pub(crate) fn above_reserved(file: OwnedFd) -> rustix::io::Result<OwnedFd> {
-    let least = fork::reserved().map_or(FIRST_FREE, |it| it + 1);
-    let number = file.as_raw_fd();
-    if number >= least {
-        return Ok(file);
-    }
-    match fcntl_dupfd_cloexec(&file, least) {
-        Err(_) if number >= FIRST_FREE => Ok(file),
-        moved => moved,
-    }
-}
 
 /// Returns `/proc/self/fd/N`: a path that means an open file, whatever its name is by now. Not
 /// every system has it.

@@ -6,16 +6,20 @@
 
 use std::fs::File;
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::FromRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+use rustix::io::fcntl_dupfd_cloexec;
 
 use super::Origin;
 
 const FREE: i32 = -1;
 const BLOCK: usize = 128;
+/// The lowest descriptor that is not stdin, stdout or stderr.
+const FIRST_FREE: i32 = 3;
 
 struct Block {
     slots: [AtomicI32; BLOCK],
@@ -162,10 +166,25 @@ fn install() {
 }
 
 /// Returns the reserved descriptor. Files whose close others wait for must have greater ones.
-pub(in crate::sys) fn reserved() -> Option<i32> {
+fn reserved() -> Option<i32> {
     notice();
     let reserved = RESERVED.load(Ordering::Relaxed);
     (reserved != NONE).then_some(reserved)
+}
+
+/// Moves a descriptor above the reserved one, if there is room. It moves at least above stdin, stdout
+/// and stderr. If a program has closed one of these, the next open gets its number, and the
+/// program's output would go into that file.
+pub(crate) fn above_reserved(file: OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let least = reserved().map_or(FIRST_FREE, |it| it + 1);
+    let number = file.as_raw_fd();
+    if number >= least {
+        return Ok(file);
+    }
+    match fcntl_dupfd_cloexec(&file, least) {
+        Err(_) if number >= FIRST_FREE => Ok(file),
+        moved => moved,
+    }
 }
 
 /// Moves a file to the reserved descriptor. `/dev/null`, which was there, moves to another one.
@@ -208,7 +227,6 @@ pub(crate) fn to_reserved(file: OwnedFd) -> OwnedFd {
 /// Opens `/dev/null` above stdin, stdout and stderr. Returns `NONE` if that fails.
 /// Async-signal-safe.
 fn open_null() -> i32 {
-    const FIRST_FREE: i32 = 3;
     // SAFETY: plain system calls. The descriptor that is closed was opened here and has no other
     // user.
     unsafe {

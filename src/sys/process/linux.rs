@@ -13,8 +13,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 use super::{Birth, Facts, Life, Platform, ThisPlatform, image_digest, machine_digest, words_of};
-use crate::sys::file::above_reserved;
 use crate::sys::filesystem::FileSystem;
+use crate::sys::fork::above_reserved;
 
 /// `PIDFD_GET_PID_NAMESPACE`, since Linux 6.11.
 const GET_PID_NAMESPACE: libc::Ioctl = 0xff05;

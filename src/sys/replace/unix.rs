@@ -8,9 +8,8 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, linkat, lstat};
 use rustix::io::Errno;
 
 use super::Draft;
-use crate::sys::file::{
-    self, above_reserved, create_new_in, mode_of, proc_path, refuse_irregular, sync,
-};
+use crate::sys::file::{self, create_new_in, mode_of, proc_path, refuse_irregular, sync};
+use crate::sys::fork::above_reserved;
 use crate::sys::rights::Rights;
 use crate::sys::{if_there, refusal};
 

@@ -13,8 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::time::Timespec;
 
-use crate::sys::file::above_reserved;
 use crate::sys::fork::Private;
+use crate::sys::fork::above_reserved;
 use crate::sys::process;
 use crate::watch::Report;
 

@@ -26,8 +26,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::ioctl_fionread;
 use rustix::time::Timespec;
 
-use crate::sys::file::above_reserved;
-use crate::sys::fork::Private;
+use crate::sys::fork::{Private, above_reserved};
 
 #[derive(Default)]
 pub(super) struct Unread {
