@@ -74,10 +74,12 @@ const NONE: i32 = -1;
 /// because a child may be unable to open it: in another root directory, in a sandbox, or at its
 /// limit of open files.
 static NULL: AtomicI32 = AtomicI32::new(NONE);
-/// The descriptor that [`to_reserved`] gives away, or `NONE`. All others of this crate are greater.
-static RESERVED: AtomicI32 = AtomicI32::new(NONE);
 /// The number of its device.
 static NULL_DEVICE: AtomicU64 = AtomicU64::new(0);
+/// Its flags. They have no effect on `/dev/null`, and a program does not open it with both.
+const NULL_FLAGS: i32 = libc::O_APPEND | libc::O_NONBLOCK;
+/// The descriptor that [`to_reserved`] gives away, or `NONE`. All others of this crate are greater.
+static RESERVED: AtomicI32 = AtomicI32::new(NONE);
 
 /// Returns the number of forks between the first process and this one. A value from before a fork
 /// is stale.
@@ -230,7 +232,8 @@ fn open_null() -> i32 {
     // SAFETY: plain system calls. The descriptor that is closed was opened here and has no other
     // user.
     unsafe {
-        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        let flags = libc::O_RDWR | libc::O_CLOEXEC | NULL_FLAGS;
+        let null = libc::open(c"/dev/null".as_ptr(), flags);
         if !(0..FIRST_FREE).contains(&null) {
             return null;
         }
@@ -260,7 +263,12 @@ fn device_of(descriptor: i32) -> Option<u64> {
 fn kept_null() -> Option<i32> {
     let kept = NULL.load(Ordering::Relaxed);
     let device = NULL_DEVICE.load(Ordering::Relaxed);
-    (kept != NONE && device_of(kept) == Some(device)).then_some(kept)
+    if kept == NONE || device_of(kept) != Some(device) {
+        return None;
+    }
+    // SAFETY: a plain system call on a number.
+    let flags = unsafe { libc::fcntl(kept, libc::F_GETFL) };
+    (flags != -1 && flags & NULL_FLAGS == NULL_FLAGS).then_some(kept)
 }
 
 /// Runs in the child, inside `fork`, on its only thread. Only async-signal-safe calls are allowed.
