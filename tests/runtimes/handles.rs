@@ -402,6 +402,8 @@ mod status {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod descriptors {
+    use std::os::fd::{AsRawFd, FromRawFd};
+
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     use stanchion::{FifoGuard, FifoLock};
 
@@ -444,6 +446,13 @@ mod descriptors {
         wanted.map(|file| number(file).expect("a number")).collect()
     }
 
+    fn flags_of(descriptor: u32) -> u32 {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}"));
+        let info = info.expect("the facts about it");
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        u32::from_str_radix(flags.expect("its flags").trim(), 8).expect("a number")
+    }
+
     /// When a process dies, the kernel closes its files from the greatest descriptor to the
     /// smallest, and the close of an inotify instance may take 20 ms.
     #[test]
@@ -474,6 +483,37 @@ mod descriptors {
         let path = place.path();
         let directory = path.parent().expect("a directory");
         FifoLock::open(directory.join(format!("{number}.lock"))).expect("a lock")
+    }
+
+    /// The file events get the number of a descriptor that the crate keeps. A program that closes
+    /// all descriptors may have opened the same file under this number.
+    #[test]
+    #[allow(unsafe_code)] // It closes what it does not own.
+    fn p60_a_descriptor_of_the_program_is_not_replaced() {
+        let name = "p60_a_descriptor_of_the_program_is_not_replaced";
+        with_descriptors(256, name, || {
+            let place = Place::new();
+            let guard = held(&open(&place));
+            let mut kept = numbers_of(|it| it.as_os_str() == "/dev/null");
+            // The flags for appending and for calls that do not wait.
+            kept.retain(|it| flags_of(*it) & 0o6000 == 0o6000);
+            assert_eq!(kept.len(), 1);
+            let number = i32::try_from(kept[0]).expect("a number");
+            let null = std::fs::File::open("/dev/null").expect("it opens");
+            // SAFETY: nothing uses the descriptor after this, as when a program closes all of them.
+            drop(unsafe { std::os::fd::OwnedFd::from_raw_fd(number) });
+            let own = rustix::io::fcntl_dupfd_cloexec(&null, number).expect("a descriptor");
+            assert_eq!(own.as_raw_fd(), number);
+            drop(null);
+            let waiter = queued(&open(&place));
+            let under_it = std::fs::read_link(format!("/proc/self/fd/{number}"));
+            assert_eq!(under_it.expect("open").as_os_str(), "/dev/null");
+            assert_eq!(
+                numbers_of(|it| it.as_os_str() == "anon_inode:inotify").len(),
+                1
+            );
+            drop((waiter, guard, own));
+        });
     }
 
     #[test]
