@@ -362,6 +362,10 @@ fn p28_the_death_of_a_forked_child_closes_the_files_of_locks_before_the_file_eve
         events.iter().max() < of_locks.iter().min(),
         "{events:?} {of_locks:?}"
     );
+    // The child acquires, and ends.
+    crew.tell(holder, "let-go");
+    let lines = [crew.line(holder), crew.line(holder)];
+    assert!(lines.iter().any(|it| it.starts_with("got ")), "{lines:?}");
 }
 
 #[test]
