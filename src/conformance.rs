@@ -24,20 +24,20 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
-use futures::future::LocalBoxFuture;
+use futures::future::{Either, LocalBoxFuture, select};
 use tokio::sync::Barrier;
+use tokio::task::JoinSet;
 
 use crate::acquire::Acquire;
 use crate::any::{AnyGuard, AnyLock, AnySemaphore, AnySharedLock};
 use crate::error::{ErrorKind, Result};
+use crate::foreign::surviving_future;
 use crate::guard::Guard;
 use crate::lock::{Capabilities, Tokens};
 use crate::locks::Locks;
@@ -47,8 +47,10 @@ use crate::status::{Held, Removal};
 const HANGS: Duration = Duration::from_secs(10);
 /// A time limit that the test lets pass.
 const SHORT: Duration = Duration::from_millis(30);
-/// How long the suite watches a caller that must wait.
+/// How long the suite watches a caller that must wait. Longer if the backend is slow.
 const WATCHED: Duration = Duration::from_millis(50);
+/// The longest time that it watches such a caller.
+const LONGEST_WATCHED: Duration = Duration::from_secs(1);
 
 /// The outcome for one promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,8 +127,10 @@ pub async fn run(locks: &Locks) -> Report {
 pub async fn run_some(locks: &Locks, wanted: impl Fn(&str) -> bool) -> Report {
     let three = |locks: &Locks, name: &str| locks.semaphore(name, 3);
     let writer = |locks: &Locks, name: &str| locks.rwlock(name).map(AnyLock::new);
+    let watched = surviving_future(watched(locks)).await;
     let mut suite = Suite {
         locks,
+        watched: watched.unwrap_or(WATCHED),
         wanted: &wanted,
         entries: Vec::new(),
     };
@@ -139,8 +143,25 @@ pub async fn run_some(locks: &Locks, wanted: impl Fn(&str) -> bool) -> Report {
     }
 }
 
+/// Returns how long a caller must be watched until it is in the queue: longer than a grant takes
+/// here.
+async fn watched(locks: &Locks) -> Duration {
+    let begun = Instant::now();
+    let name = format!("conformance/{}/pace", std::process::id());
+    if let Ok(lock) = locks.lock(&name)
+        && let Ok(guard) = ends("an acquire", lock.acquire()).await
+    {
+        let took = begun.elapsed();
+        drop(guard);
+        return WATCHED.max(3 * took).min(LONGEST_WATCHED);
+    }
+    WATCHED
+}
+
 struct Suite<'a> {
     locks: &'a Locks,
+    /// See [`watched`].
+    watched: Duration,
     wanted: &'a dyn Fn(&str) -> bool,
     entries: Vec<(String, Outcome)>,
 }
@@ -155,8 +176,14 @@ impl Suite<'_> {
         for (name, needs, case) in cases {
             let name = format!("{kind}: {name}");
             if (self.wanted)(&name) {
-                let outcome = judged(*needs, Place::new(self.locks, open), *case).await;
-                self.entries.push((name, outcome));
+                // Also the calls that open the lock may panic.
+                let outcome = surviving_future(async {
+                    let place = Place::new(self.locks, open, self.watched);
+                    judged(*needs, place, *case).await
+                });
+                let outcome = outcome.await;
+                let panicked = || Outcome::Broken("it panicked".to_owned());
+                self.entries.push((name, outcome.unwrap_or_else(panicked)));
             }
         }
     }
@@ -171,6 +198,7 @@ struct Place<L> {
     locks: Locks,
     open: fn(&Locks, &str) -> Result<L>,
     has: Capabilities,
+    watched: Duration,
 }
 
 type Case<L> = fn(Place<L>) -> LocalBoxFuture<'static, Broken>;
@@ -206,18 +234,16 @@ async fn judged<L>(needs: Needs, place: Place<L>, case: Case<L>) -> Outcome {
         Err(error) => return Outcome::Broken(error.to_string()),
         Ok(_) => {}
     }
-    let case = AssertUnwindSafe(case(place)).catch_unwind();
     // The parts of a case that may hang have time limits of their own. Their errors name the part.
-    match tokio::time::timeout(6 * HANGS, case).await {
-        Ok(Ok(Ok(()))) => Outcome::Kept,
-        Ok(Ok(Err(how))) => Outcome::Broken(how),
-        Ok(Err(_)) => Outcome::Broken("it panicked".to_owned()),
+    match tokio::time::timeout(6 * HANGS, case(place)).await {
+        Ok(Ok(())) => Outcome::Kept,
+        Ok(Err(how)) => Outcome::Broken(how),
         Err(_) => Outcome::Broken("it did not end".to_owned()),
     }
 }
 
 impl<L> Place<L> {
-    fn new(locks: &Locks, open: fn(&Locks, &str) -> Result<L>) -> Self {
+    fn new(locks: &Locks, open: fn(&Locks, &str) -> Result<L>, watched: Duration) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -225,6 +251,7 @@ impl<L> Place<L> {
             locks: locks.clone(),
             open,
             has: locks.capabilities(),
+            watched,
         }
     }
 
@@ -237,7 +264,21 @@ impl<L> Place<L> {
         self.beside("")
             .map_err(|error| format!("cannot be opened: {error}"))
     }
+
+    /// A caller that must wait. It has been polled, and is in the queue if there is one.
+    async fn waits<G: Guard>(&self, what: &str, wait: Acquire<G>) -> Broken<Waiter<G>> {
+        let mut wait = Box::pin(wait);
+        match tokio::time::timeout(self.watched, &mut wait).await {
+            Err(_) => Ok(wait),
+            Ok(Ok(_)) => Err(format!(
+                "{what}: it is granted, although the lock is not free"
+            )),
+            Ok(Err(error)) => Err(format!("{what}: {error}")),
+        }
+    }
 }
+
+type Waiter<G> = Pin<Box<Acquire<G>>>;
 
 fn ensure(kept: bool, otherwise: &str) -> Broken {
     kept.then_some(()).ok_or_else(|| otherwise.to_owned())
@@ -271,20 +312,6 @@ fn fails_at_once<T>(what: &str, kind: ErrorKind, result: Result<T>) -> Broken {
             error.kind()
         )),
         Ok(_) => Err(format!("{what}: it succeeds instead of {kind:?}")),
-    }
-}
-
-type Waiter<G> = Pin<Box<Acquire<G>>>;
-
-/// A caller that must wait. It has been polled, and is in the queue if there is one.
-async fn waits<G: Guard>(what: &str, wait: Acquire<G>) -> Broken<Waiter<G>> {
-    let mut wait = Box::pin(wait);
-    match tokio::time::timeout(WATCHED, &mut wait).await {
-        Err(_) => Ok(wait),
-        Ok(Ok(_)) => Err(format!(
-            "{what}: it is granted, although the lock is not free"
-        )),
-        Ok(Err(error)) => Err(format!("{what}: {error}")),
     }
 }
 
@@ -359,7 +386,7 @@ async fn one_caller_holds_it(place: Place<AnyLock>) -> Broken {
             &format!("{whose} is granted the lock while it is held"),
         )?;
     }
-    let waiter = waits("the second acquire", two.acquire()).await?;
+    let waiter = place.waits("the second acquire", two.acquire()).await?;
     ends("the release", guard.release()).await?;
     let guard = ends("the second acquire, after the release", waiter).await?;
     let tried = ends("a try", one.try_acquire()).await?;
@@ -383,10 +410,10 @@ fn start() -> Arc<Barrier> {
 async fn no_two_callers_are_inside(place: Place<AnyLock>) -> Broken {
     let inside = Arc::new(AtomicU32::new(0));
     let start = start();
-    let mut tasks = Vec::new();
+    let mut tasks = JoinSet::new();
     for number in 0..CALLERS {
         let (lock, inside, start) = (place.lock()?, inside.clone(), start.clone());
-        tasks.push(tokio::spawn(async move {
+        tasks.spawn(async move {
             start.wait().await;
             for round in 0..20_u32 {
                 let guard = match (number + round) % 4 {
@@ -410,23 +437,28 @@ async fn no_two_callers_are_inside(place: Place<AnyLock>) -> Broken {
                 }
             }
             Ok(())
-        }));
+        });
     }
     all(tasks).await?;
     is_free_soon(&place.lock()?).await
 }
 
-async fn all(tasks: Vec<tokio::task::JoinHandle<Broken>>) -> Broken {
-    for task in tasks {
-        task.await.map_err(|error| error.to_string())??;
+/// Awaits all callers. If one of them fails, or the case is dropped, the others end too.
+async fn all(mut tasks: JoinSet<Broken>) -> Broken {
+    while let Some(ended) = tasks.join_next().await {
+        ended.map_err(|error| error.to_string())??;
     }
     Ok(())
 }
 
 async fn names_mean_different_locks(place: Place<AnyLock>) -> Broken {
     let mut held = Vec::new();
+    // Longer than the columns, keys and file names of many systems.
     let long = "x".repeat(300);
-    for more in ["", "/", "A", "a", "é", " ", "\n", "%41", "..", "\0", &long] {
+    let (one, two) = (format!("{long}1"), format!("{long}2"));
+    for more in [
+        "", "/", "A", "a", "é", "e\u{301}", " ", "\n", "%41", "..", "\0", &one, &two,
+    ] {
         let lock = match place.beside(more) {
             Ok(lock) => lock,
             Err(error) if error.kind() == ErrorKind::InvalidInput => continue,
@@ -457,7 +489,11 @@ async fn a_dropped_wait_leaves_nothing(place: Place<AnyLock>) -> Broken {
     let lock = place.lock()?;
     let guard = ends("the acquire", lock.acquire()).await?;
     for _ in 0..3 {
-        drop(waits("an acquire while it is held", lock.acquire()).await?);
+        drop(
+            place
+                .waits("an acquire while it is held", lock.acquire())
+                .await?,
+        );
     }
     let mut polled = Box::pin(lock.acquire());
     poll_once(polled.as_mut()).await;
@@ -477,7 +513,9 @@ async fn a_dropped_grant_is_given_back(place: Place<AnyLock>) -> Broken {
     let lock = place.lock()?;
     for _ in 0..5 {
         let guard = ends("the acquire", lock.acquire()).await?;
-        let waiter = waits("an acquire while it is held", lock.acquire()).await?;
+        let waiter = place
+            .waits("an acquire while it is held", lock.acquire())
+            .await?;
         ends("the release", guard.release()).await?;
         // Granted by now, or soon. It is never polled again.
         drop(waiter);
@@ -532,7 +570,9 @@ async fn waiters_are_counted_or_the_limit_refused(place: Place<AnyLock>) -> Brok
     let guard = ends("the acquire", lock.acquire()).await?;
     let busy = lock.acquire().max_waiting(0);
     fails("max_waiting(0) while it is held", ErrorKind::Busy, busy).await?;
-    let _waiter = waits("an acquire while it is held", lock.acquire()).await?;
+    let _waiter = place
+        .waits("an acquire while it is held", lock.acquire())
+        .await?;
     let kind = match place.has.fair {
         true => ErrorKind::Busy,
         false => ErrorKind::Unsupported,
@@ -550,7 +590,9 @@ async fn waiters_are_counted_or_the_limit_refused(place: Place<AnyLock>) -> Brok
 async fn a_closed_handle_grants_nothing(place: Place<AnyLock>) -> Broken {
     let (lock, other) = (place.lock()?, place.lock()?);
     let guard = ends("the acquire", lock.acquire()).await?;
-    let waiter = waits("an acquire while it is held", lock.acquire()).await?;
+    let waiter = place
+        .waits("an acquire while it is held", lock.acquire())
+        .await?;
     lock.close();
     fails(
         "a wait when its handle is closed",
@@ -633,7 +675,9 @@ async fn what_is_in_use_is_not_removed(place: Place<AnyLock>) -> Broken {
 async fn the_status_names_the_holder_and_the_waiters(place: Place<AnyLock>) -> Broken {
     let lock = place.lock()?;
     let guard = ends("the acquire", lock.acquire()).await?;
-    let _waiter = waits("an acquire while it is held", lock.acquire()).await?;
+    let _waiter = place
+        .waits("an acquire while it is held", lock.acquire())
+        .await?;
     let status = ends("the status", lock.status()).await?;
     ensure(
         status.held == Held::Yes,
@@ -660,7 +704,11 @@ async fn waiters_are_served_in_order(place: Place<AnyLock>) -> Broken {
     let mut guard = ends("the acquire", place.lock()?.acquire()).await?;
     let mut line = Vec::new();
     for _ in 0..5 {
-        line.push(waits("an acquire while it is held", place.lock()?.acquire()).await?);
+        line.push(
+            place
+                .waits("an acquire while it is held", place.lock()?.acquire())
+                .await?,
+        );
     }
     // A waiter in the middle leaves.
     drop(line.remove(2));
@@ -683,30 +731,54 @@ async fn waiters_are_served_in_order(place: Place<AnyLock>) -> Broken {
 }
 
 async fn a_newcomer_bypasses_no_waiter(place: Place<AnyLock>) -> Broken {
-    let lock = place.lock()?;
+    let (lock, other) = (place.lock()?, place.lock()?);
     let guard = ends("the acquire", lock.acquire()).await?;
-    let waiter = waits("an acquire while it is held", lock.acquire()).await?;
+    let waiter = place
+        .waits("an acquire while it is held", lock.acquire())
+        .await?;
     ends("the release", guard.release()).await?;
-    let tried = ends("a try", lock.try_acquire()).await?;
-    ensure(
-        tried.is_none(),
-        "a try is granted the lock although a caller waits",
-    )?;
-    ends("the waiter's grant", waiter).await.map(drop)
+    for (whose, newcomer) in [("the same handle", &lock), ("another handle", &other)] {
+        let tried = ends("a try", newcomer.try_acquire()).await?;
+        ensure(
+            tried.is_none(),
+            &format!("a try of {whose} is granted the lock although a caller waits"),
+        )?;
+    }
+    let newcomer = Box::pin(other.acquire());
+    let (guard, newcomer) = ends("the waiter's grant", async {
+        match select(newcomer, waiter).await {
+            Either::Left((guard, _)) => guard.map(|guard| (guard, None)),
+            Either::Right((guard, newcomer)) => guard.map(|guard| (guard, Some(newcomer))),
+        }
+    })
+    .await?;
+    drop(guard);
+    let newcomer = newcomer.ok_or("an acquire is granted the lock although a caller waits")?;
+    ends("the newcomer's grant", newcomer).await.map(drop)
 }
 
 async fn tokens_increase(place: Place<AnyLock>) -> Broken {
     let mut last = None;
     for _ in 0..5 {
         let guard = ends("the acquire", place.lock()?.acquire()).await?;
-        ensure(guard.token().is_some(), "a grant has no token")?;
-        ensure(
-            guard.token() > last,
-            "the token of a grant is not greater than the one before",
-        )?;
-        last = guard.token();
+        follows(&guard, &mut last)?;
+        let waiter = place.lock()?.acquire();
+        let waiter = place.waits("an acquire while it is held", waiter).await?;
+        ends("the release", guard.release()).await?;
+        let guard = ends("the waiter's grant", waiter).await?;
+        follows(&guard, &mut last)?;
         ends("the release", guard.release()).await?;
     }
+    Ok(())
+}
+
+fn follows(guard: &AnyGuard, last: &mut Option<u64>) -> Broken {
+    ensure(guard.token().is_some(), "a grant has no token")?;
+    ensure(
+        guard.token() > *last,
+        "the token of a grant is not greater than the one before",
+    )?;
+    *last = guard.token();
     Ok(())
 }
 
@@ -721,8 +793,12 @@ async fn a_downgrade_lets_in_readers_and_no_writer(place: Place<AnySharedLock>) 
     let lock = place.lock()?;
     let guard = ends("the writer", lock.acquire()).await?;
     let token = guard.token();
-    let reader = waits("a reader beside a writer", lock.acquire_shared()).await?;
-    let mut writer = waits("another writer", place.lock()?.acquire()).await?;
+    let reader = place
+        .waits("a reader beside a writer", lock.acquire_shared())
+        .await?;
+    let mut writer = place
+        .waits("another writer", place.lock()?.acquire())
+        .await?;
     let shared = match guard.downgrade().await {
         Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
         downgraded => ends("the downgrade", std::future::ready(downgraded)).await?,
@@ -733,7 +809,7 @@ async fn a_downgrade_lets_in_readers_and_no_writer(place: Place<AnySharedLock>) 
         "a writer that became a reader has another token",
     )?;
     drop(reader);
-    let early = tokio::time::timeout(WATCHED, &mut writer).await;
+    let early = tokio::time::timeout(place.watched, &mut writer).await;
     ensure(
         early.is_err(),
         "a writer is granted the lock beside one that became a reader",
@@ -758,7 +834,9 @@ async fn readers_share_and_a_writer_does_not(place: Place<AnySharedLock>) -> Bro
         writer.is_none(),
         "a writer is granted the lock beside readers",
     )?;
-    let writer = waits("a writer beside readers", lock.acquire()).await?;
+    let writer = place
+        .waits("a writer beside readers", lock.acquire())
+        .await?;
     drop((one, two, three));
     let guard = ends("the writer, when all readers are gone", writer).await?;
     let reader = ends("a try to read", lock.try_acquire_shared()).await?;
@@ -766,7 +844,9 @@ async fn readers_share_and_a_writer_does_not(place: Place<AnySharedLock>) -> Bro
         reader.is_none(),
         "a reader is granted the lock beside a writer",
     )?;
-    let reader = waits("a reader beside a writer", lock.acquire_shared()).await?;
+    let reader = place
+        .waits("a reader beside a writer", lock.acquire_shared())
+        .await?;
     ends("the writer's release", guard.release()).await?;
     ends("the reader, when the writer is gone", reader)
         .await
@@ -777,10 +857,10 @@ async fn no_writer_is_inside_with_others(place: Place<AnySharedLock>) -> Broken 
     const WRITER: u32 = 1000;
     let inside = Arc::new(AtomicU32::new(0));
     let start = start();
-    let mut tasks = Vec::new();
+    let mut tasks = JoinSet::new();
     for number in 0..CALLERS {
         let (lock, inside, start) = (place.lock()?, inside.clone(), start.clone());
-        tasks.push(tokio::spawn(async move {
+        tasks.spawn(async move {
             start.wait().await;
             for round in 0..15_u32 {
                 let writes = (number + round) % 3 == 0;
@@ -800,7 +880,7 @@ async fn no_writer_is_inside_with_others(place: Place<AnySharedLock>) -> Broken 
                 )?;
             }
             Ok(())
-        }));
+        });
     }
     all(tasks).await
 }
@@ -808,13 +888,17 @@ async fn no_writer_is_inside_with_others(place: Place<AnySharedLock>) -> Broken 
 async fn a_reader_bypasses_no_waiting_writer(place: Place<AnySharedLock>) -> Broken {
     let lock = place.lock()?;
     let reader = ends("the first reader", lock.acquire_shared()).await?;
-    let writer = waits("a writer beside a reader", lock.acquire()).await?;
+    let writer = place
+        .waits("a writer beside a reader", lock.acquire())
+        .await?;
     let tried = ends("a try to read", lock.try_acquire_shared()).await?;
     ensure(
         tried.is_none(),
         "a reader is granted the lock although a writer waits",
     )?;
-    let later = waits("a reader behind a writer", lock.acquire_shared()).await?;
+    let later = place
+        .waits("a reader behind a writer", lock.acquire_shared())
+        .await?;
     drop(reader);
     drop(ends("the writer", writer).await?);
     ends("the reader behind it", later).await.map(drop)
@@ -841,7 +925,7 @@ async fn there_are_as_many_permits_as_said(place: Place<AnySemaphore>) -> Broken
     let one = ends("the third permit", place.lock()?.acquire()).await?;
     let fourth = ends("a try", semaphore.try_acquire()).await?;
     ensure(fourth.is_none(), "a fourth permit of three is granted")?;
-    let waiter = waits("a fourth permit", semaphore.acquire()).await?;
+    let waiter = place.waits("a fourth permit", semaphore.acquire()).await?;
     ends("a release", one.release()).await?;
     let one = ends("the permit that came back", waiter).await?;
     ends("the release of two", two.release()).await?;
@@ -854,10 +938,10 @@ async fn there_are_as_many_permits_as_said(place: Place<AnySemaphore>) -> Broken
 async fn no_more_permits_are_held_than_there_are(place: Place<AnySemaphore>) -> Broken {
     let held = Arc::new(AtomicU32::new(0));
     let start = start();
-    let mut tasks = Vec::new();
+    let mut tasks = JoinSet::new();
     for number in 0..CALLERS {
         let (semaphore, held, start) = (place.lock()?, held.clone(), start.clone());
-        tasks.push(tokio::spawn(async move {
+        tasks.spawn(async move {
             start.wait().await;
             for round in 0..15_u32 {
                 let permits = (number + round) % 3 + 1;
@@ -872,7 +956,7 @@ async fn no_more_permits_are_held_than_there_are(place: Place<AnySemaphore>) -> 
                 )?;
             }
             Ok(())
-        }));
+        });
     }
     all(tasks).await
 }
@@ -927,7 +1011,9 @@ async fn a_dropped_permit_is_given_back(place: Place<AnySemaphore>) -> Broken {
     let semaphore = place.lock()?;
     for _ in 0..4 {
         let all = ends("all permits", semaphore.acquire_many(3)).await?;
-        let waiter = waits("a permit while all are held", semaphore.acquire_many(2)).await?;
+        let waiter = place
+            .waits("a permit while all are held", semaphore.acquire_many(2))
+            .await?;
         drop((all, waiter));
     }
     ends("all permits", semaphore.acquire_many(3))
@@ -956,7 +1042,9 @@ async fn permits_are_split_and_merged(place: Place<AnySemaphore>) -> Broken {
     ensure(same, "the parts do not have the token of the grant")?;
     let free = ends("a try", other.try_acquire()).await?;
     ensure(free.is_none(), "a permit is granted although all are held")?;
-    let waiter = waits("a permit while all are held", other.acquire()).await?;
+    let waiter = place
+        .waits("a permit while all are held", other.acquire())
+        .await?;
     let last = two
         .split(1)
         .map_err(|error| format!("the split: {error}"))?;
@@ -988,13 +1076,17 @@ async fn merges(place: &Place<AnySemaphore>, mut one: AnyGuard, two: AnyGuard) -
 async fn a_small_request_bypasses_no_large_one(place: Place<AnySemaphore>) -> Broken {
     let semaphore = place.lock()?;
     let one = ends("one permit", semaphore.acquire()).await?;
-    let large = waits("three permits while one is held", semaphore.acquire_many(3)).await?;
+    let large = place
+        .waits("three permits while one is held", semaphore.acquire_many(3))
+        .await?;
     let tried = ends("a try", semaphore.try_acquire()).await?;
     ensure(
         tried.is_none(),
         "one permit is granted although a caller waits for three",
     )?;
-    let small = waits("one permit behind three", semaphore.acquire()).await?;
+    let small = place
+        .waits("one permit behind three", semaphore.acquire())
+        .await?;
     drop(one);
     drop(ends("the large request", large).await?);
     ends("the small request", small).await.map(drop)

@@ -5,8 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use stanchion::backend::{
@@ -78,8 +81,12 @@ fn assert_broken(report: &Report, promise: &str) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lie {
     None,
+    /// No lie: each request takes longer than the suite watches the callers of a fast backend.
+    NoneButIsSlow,
     LetsInTwo,
     LetsInNewcomers,
+    LetsInAcquires,
+    LetsInOtherHandles,
     ServesTheLastFirst,
     KeepsPlacesOfTheDropped,
     KeepsGrantsOfTheDropped,
@@ -89,12 +96,14 @@ enum Lie {
     CallsContentionAnError,
     CountsNobody,
     RepeatsTokens,
+    RepeatsTokensOfWaiters,
     LosesLocks,
     TellsOfCrashes,
     ShowsItFree,
     ShowsNobody,
     RemovesWhatIsHeld,
     MixesUpNames,
+    CutsNames,
     MixesReadersAndWriters,
     GrantsTooMany,
     DowngradesToNothing,
@@ -112,6 +121,11 @@ const LIES: &[(Lie, &str)] = &[
     (Lie::LetsInTwo, "lock: one_caller_holds_it"),
     (Lie::LetsInTwo, "lock: no_two_callers_are_inside"),
     (Lie::LetsInNewcomers, "lock: a_newcomer_bypasses_no_waiter"),
+    (Lie::LetsInAcquires, "lock: a_newcomer_bypasses_no_waiter"),
+    (
+        Lie::LetsInOtherHandles,
+        "lock: a_newcomer_bypasses_no_waiter",
+    ),
     (
         Lie::LetsInNewcomers,
         "rwlock: a_reader_bypasses_no_waiting_writer",
@@ -152,6 +166,7 @@ const LIES: &[(Lie, &str)] = &[
         "lock: waiters_are_counted_or_the_limit_refused",
     ),
     (Lie::RepeatsTokens, "lock: tokens_increase"),
+    (Lie::RepeatsTokensOfWaiters, "lock: tokens_increase"),
     (Lie::LosesLocks, "lock: a_guard_that_lives_is_held"),
     (Lie::LosesLocks, "lock: a_closed_handle_grants_nothing"),
     (Lie::TellsOfCrashes, "lock: a_guard_that_lives_is_held"),
@@ -165,6 +180,7 @@ const LIES: &[(Lie, &str)] = &[
         "lock: what_is_in_use_is_not_removed",
     ),
     (Lie::MixesUpNames, "lock: names_mean_different_locks"),
+    (Lie::CutsNames, "lock: names_mean_different_locks"),
     (
         Lie::MixesReadersAndWriters,
         "rwlock: readers_share_and_a_writer_does_not",
@@ -201,14 +217,75 @@ const SPLIT: &str = "semaphore: permits_are_split_and_merged";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_honest_backend_passes() {
-    let report = conformance::run(&Locks::with_engine(Toy::new(Lie::None))).await;
-    assert!(report.is_ok(), "{report}");
+    all_are_kept(Lie::None, |_| true).await;
+}
+
+/// Its callers are in the queue later than those of a fast backend.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_slow_backend_passes() {
+    let depends_on_time = |name: &str| {
+        let parts = ["lock: waiters", "lock: the_status_names", "bypasses_no"];
+        parts.iter().any(|it| name.contains(it))
+    };
+    all_are_kept(Lie::NoneButIsSlow, depends_on_time).await;
+}
+
+async fn all_are_kept(honest: Lie, wanted: impl Fn(&str) -> bool) {
+    let report = conformance::run_some(&Locks::with_engine(Toy::new(honest)), wanted).await;
+    let mut entries = report.entries();
     assert!(
-        report
-            .entries()
-            .all(|(_, it)| *it == conformance::Outcome::Kept),
+        entries.all(|(_, it)| *it == conformance::Outcome::Kept),
         "{report}"
     );
+    assert!(report.entries().count() > 4, "{report}");
+}
+
+/// An engine that panics when it opens its locks.
+struct Brash;
+
+impl Engine for Brash {
+    fn url(&self) -> String {
+        "brash:".to_owned()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        capabilities()
+    }
+
+    fn lock(&self, _: &str) -> Result<AnyLock> {
+        panic!("this backend opens nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_of_a_backend_is_in_the_report() {
+    let report = conformance::run(&Locks::with_engine(Brash)).await;
+    assert!(report.entries().count() > 20, "{report}");
+    assert_broken(&report, "lock: one_caller_holds_it");
+}
+
+/// Its callers would wait forever for a lock that is never granted.
+#[tokio::test]
+async fn a_dropped_run_leaves_no_task() {
+    let alive = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let before = alive();
+    let locks = Locks::with_engine(Toy::new(Lie::KeepsGuardsOfTheDropped));
+    let run = conformance::run_some(&locks, |it| it == "lock: no_two_callers_are_inside");
+    let mut run = Box::pin(run);
+    while alive() == before {
+        assert!(futures::poll!(&mut run).is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(run);
+    // A task that was aborted ends when the runtime polls it once more.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(alive(), before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -254,6 +331,7 @@ impl Toy {
     fn row(&self, name: &str, parts: u32) -> Handle {
         let name = match self.lie {
             Lie::MixesUpNames => name.to_lowercase(),
+            Lie::CutsNames => name.chars().take(255).collect(),
             _ => name.to_owned(),
         };
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -265,7 +343,8 @@ impl Toy {
                 state: Mutex::default(),
             })
         });
-        Handle(row.clone())
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        Handle(row.clone(), NUMBER.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -312,12 +391,22 @@ struct Row {
 struct State {
     last: u64,
     held: BTreeMap<u64, u32>,
-    waiters: BTreeMap<u64, (u32, Waker)>,
+    /// Their parts, wakers and handles.
+    waiters: BTreeMap<u64, (u32, Waker, u64)>,
 }
 
 impl Row {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether some callers overtake the waiters.
+    fn lets_in(&self) -> bool {
+        use Lie::{LetsInAcquires, LetsInNewcomers, LetsInOtherHandles};
+        matches!(
+            self.lie,
+            LetsInAcquires | LetsInNewcomers | LetsInOtherHandles
+        )
     }
 
     fn parts(&self, mode: Mode) -> u32 {
@@ -353,7 +442,7 @@ impl Row {
             if !self.fits(state, parts) {
                 return woken;
             }
-            if self.lie == Lie::LetsInNewcomers {
+            if self.lets_in() {
                 // The waiters may try again, together with new callers.
                 let wakers = state.waiters.values().map(|it| it.1.clone());
                 return wakers.collect();
@@ -372,7 +461,8 @@ impl Row {
     }
 }
 
-struct Handle(Arc<Row>);
+/// With the number of the handle.
+struct Handle(Arc<Row>, u64);
 
 impl Line for Handle {
     fn address(&self) -> Address {
@@ -388,6 +478,8 @@ impl Line for Handle {
             row: self.0.clone(),
             parts: self.0.parts(mode),
             number: None,
+            handle: self.1,
+            delay: None,
         };
         if self.0.lie == Lie::AsksBeforeThePoll {
             let mut state = self.0.state();
@@ -449,6 +541,21 @@ struct Caller {
     row: Arc<Row>,
     parts: u32,
     number: Option<u64>,
+    handle: u64,
+    /// The time until a request is at the server.
+    delay: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Caller {
+    /// Returns whether it is granted what is free, although others wait.
+    fn barges(&self, state: &State, asks: &Request) -> bool {
+        match self.row.lie {
+            Lie::LetsInNewcomers => true,
+            Lie::LetsInAcquires => !asks.try_only,
+            Lie::LetsInOtherHandles => state.waiters.values().all(|it| it.2 != self.handle),
+            _ => false,
+        }
+    }
 }
 
 impl Pending for Caller {
@@ -456,6 +563,11 @@ impl Pending for Caller {
 
     fn poll(&mut self, asks: &Request, cx: &mut Context<'_>) -> Poll<Result<Option<Self::Grant>>> {
         let lie = self.row.lie;
+        if lie == Lie::NoneButIsSlow && self.number.is_none() {
+            let sleep = || Box::pin(tokio::time::sleep(Duration::from_millis(120)));
+            let delay = self.delay.get_or_insert_with(sleep).as_mut();
+            std::task::ready!(delay.poll(cx));
+        }
         let mut state = self.row.state();
         let is_new = self.number.is_none();
         let last = &mut state.last;
@@ -463,9 +575,11 @@ impl Pending for Caller {
             *last += 1;
             *last
         });
-        let is_free = self.row.fits(&state, self.parts)
-            && (state.waiters.is_empty() || lie == Lie::LetsInNewcomers);
-        if is_free && (is_new || lie == Lie::LetsInNewcomers) {
+        let barges = self.barges(&state, asks);
+        let is_first = self.row.lets_in() && state.waiters.keys().next() == Some(&number);
+        let is_free =
+            self.row.fits(&state, self.parts) && (state.waiters.is_empty() || is_first || barges);
+        if is_free && (is_new || is_first || barges) {
             state.waiters.remove(&number);
             state.held.insert(number, self.parts);
         }
@@ -475,7 +589,10 @@ impl Pending for Caller {
                 row: self.row.clone(),
                 parts: self.parts,
                 number: self.number.take(),
-                token: number,
+                token: match lie {
+                    Lie::RepeatsTokensOfWaiters if !is_new => 1,
+                    _ => number,
+                },
             };
             return Poll::Ready(Ok(Some(Box::new(hold))));
         }
@@ -493,7 +610,7 @@ impl Pending for Caller {
             };
             return Poll::Ready(Err(Error::at(kind, "it is held", &self.row.name)));
         }
-        let waiter = (self.parts, cx.waker().clone());
+        let waiter = (self.parts, cx.waker().clone(), self.handle);
         let replaced = state.waiters.insert(number, waiter);
         drop((state, replaced));
         Poll::Pending
