@@ -237,6 +237,11 @@ fn p34_a_forked_child_keeps_a_file_with_the_number_of_one_that_was_committed() {
 }
 
 #[test]
+fn p34_a_forked_child_neither_writes_nor_commits_the_file_of_its_parent() {
+    forks_alone("draft");
+}
+
+#[test]
 fn p34_a_guard_dropped_in_a_child_without_a_free_descriptor_closes_no_other_file() {
     forks_alone("full");
 }

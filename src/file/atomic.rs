@@ -93,6 +93,7 @@ const SWEPT: usize = 16;
 /// # Ok(()) }
 /// ```
 pub struct AtomicFile {
+    origin: Origin,
     place: Place,
     /// Present until the commit.
     open: Option<Open>,
@@ -220,7 +221,12 @@ impl AtomicFile {
     ///   now. `io_error().kind()` is `AlreadyExists`.
     /// - [`ErrorKind::Busy`] when more than a thousand writers put the same file in place in the
     ///   same instant.
+    /// - [`ErrorKind::Unsupported`] in a forked child: the new content is the parent's.
     pub async fn commit(mut self) -> Result<()> {
+        if !self.origin.is_here() {
+            let text = "this file is from before a fork; create another one in the child";
+            return Err(Error::at(ErrorKind::Unsupported, text, &self.place.target));
+        }
         let Some(open) = self.open.take() else {
             return Ok(());
         };
@@ -267,6 +273,7 @@ impl CreateAtomic {
         let old = place.look()?;
         let file = place.create(old.is_some())?;
         Ok(AtomicFile {
+            origin: Origin::here(),
             place,
             open: Some(Open::new(file)),
             failed: None,
@@ -510,7 +517,11 @@ fn fnv_1a(bytes: &[u8]) -> u64 {
 }
 
 impl AtomicFile {
+    /// Returns the file. A forked child has `/dev/null` instead.
     fn pinned(self: Pin<&mut Self>) -> io::Result<Pin<&mut tokio::fs::File>> {
+        if !self.origin.is_here() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         let open = self.get_mut().open.as_mut();
         open.map(|it| Pin::new(&mut it.file))
             .ok_or_else(|| io::ErrorKind::NotConnected.into())

@@ -25,6 +25,7 @@ pub(crate) fn main() {
     let path = path("FORKS_PATH");
     match &*variable("FORKS_WHAT") {
         "commit" => after_a_commit(&path),
+        "draft" => with_a_draft(&path),
         "full" => without_a_free_descriptor(&path),
         "memory" => locks_in_memory(),
         "storm" => mutexes_of_memory(),
@@ -91,6 +92,33 @@ fn after_a_commit(path: &Path) {
         drop(other);
         commit.await.expect("in place");
     });
+}
+
+/// No file is at the path. So a child that commits sets no rights of its `/dev/null`.
+fn with_a_draft(path: &Path) {
+    let runtime = || tokio::runtime::Builder::new_current_thread().build();
+    let of_parent = runtime().expect("a runtime");
+    let mut file = of_parent.block_on(async {
+        let mut file = AtomicFile::create(path).await.expect("a file");
+        file.write_all(b"whole").await.expect("written");
+        file.flush().await.expect("written");
+        Some(file)
+    });
+    in_a_copy(|| {
+        let mut file = file.take().expect("the copy of the file");
+        runtime().expect("a runtime").block_on(async move {
+            let error = file.write_all(b"x").await.expect_err("the parent's");
+            assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
+            let error = file.flush().await.expect_err("the parent's");
+            assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
+            let error = file.commit().await.expect_err("the parent's");
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        });
+    });
+    assert!(!path.exists());
+    let file = file.expect("the parent's");
+    of_parent.block_on(file.commit()).expect("in place");
+    assert_eq!(std::fs::read(path).expect("a file"), b"whole");
 }
 
 fn without_a_free_descriptor(path: &Path) {
