@@ -131,8 +131,26 @@ impl Setting for Duration {
     const TAKES: &'static str = "a duration with a unit, such as 250ms, 10s or 5m";
 
     fn read(text: &str) -> Option<Self> {
-        humantime::parse_duration(text).ok()
+        // Each span by itself: `humantime` panics if a carry makes the sum too long.
+        let mut spans = spans(text).into_iter();
+        spans.try_fold(Self::ZERO, |sum, span| {
+            sum.checked_add(humantime::parse_duration(span).ok()?)
+        })
     }
+}
+
+/// Splits `1h 30m` into its spans. Each begins with the first digit after a unit.
+fn spans(text: &str) -> Vec<&str> {
+    let (mut spans, mut begin, mut last) = (Vec::new(), 0, None);
+    for (at, letter) in text.char_indices().filter(|it| !it.1.is_whitespace()) {
+        if letter.is_ascii_digit() && last.is_some_and(char::is_alphabetic) {
+            spans.push(&text[begin..at]);
+            begin = at;
+        }
+        last = Some(letter);
+    }
+    spans.push(&text[begin..]);
+    spans
 }
 
 /// A duration, or `never` for `None`.
@@ -155,5 +173,26 @@ impl Setting for Bits {
 
     fn read(text: &str) -> Option<Self> {
         u32::from_str_radix(text, 8).ok().map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_duration_is_too_long_to_be_refused() {
+        let read = <Duration as Setting>::read;
+        assert_eq!(read("1h 30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(read(" 1 h30m 2 s "), Some(Duration::from_secs(5402)));
+        assert_eq!(read("1.5s 500 ms"), Some(Duration::from_secs(2)));
+        let longest = "18446744073709551615s";
+        assert_eq!(read(longest), Some(Duration::from_secs(u64::MAX)));
+        for wrong in ["", " ", "5", "s", "5s 5", "5 s m", "5s,5m", "1h -3m"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+        for more in ["1000000000ns", " 500ms 500ms", "1s"] {
+            assert_eq!(read(&format!("{longest}{more}")), None, "{more}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use stanchion::backend::Setting;
 
 use crate::method::Method;
 #[cfg(unix)]
@@ -189,7 +190,7 @@ pub(crate) enum Dialect {
 /// Parses a number of seconds, or numbers with units.
 pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
     let seconds = || Duration::try_from_secs_f64(text.parse().ok()?).ok();
-    let with_units = humantime::parse_duration(text).ok();
+    let with_units = <Duration as Setting>::read(text);
     with_units
         .or_else(seconds)
         .ok_or("use seconds, as in 5 or 0.25, or units, as in 250ms, 90s, 5m, 1h30m or 7d")
