@@ -181,8 +181,12 @@ pub(crate) struct Slot(OnceLock<Meter>);
 
 impl Slot {
     pub(crate) fn meter(&self, address: impl FnOnce() -> Option<Address>) -> Meter {
-        let find = || Meter(address().and_then(|it| Meters::of(&it)));
-        *self.0.get_or_init(find)
+        if let Some(known) = self.0.get() {
+            return *known;
+        }
+        // Outside of the cell: the recorder is foreign code, and may use this lock.
+        let found = Meter(address().and_then(|it| Meters::of(&it)));
+        *self.0.get_or_init(|| found)
     }
 }
 

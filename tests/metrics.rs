@@ -46,6 +46,11 @@ fn paper<T>(write: impl FnOnce(&mut Paper) -> T) -> T {
     write(paper.get_or_insert_default())
 }
 
+thread_local! {
+    /// What the recorder does when this thread registers the next gauge.
+    static MEANWHILE: std::cell::RefCell<Option<Box<dyn FnOnce()>>> = const { std::cell::RefCell::new(None) };
+}
+
 struct OnPaper;
 
 impl Recorder for OnPaper {
@@ -70,6 +75,9 @@ impl Recorder for OnPaper {
     }
 
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        if let Some(call) = MEANWHILE.take() {
+            call();
+        }
         let kept = paper(|it| it.numbers.entry(shown(key)).or_default().clone());
         Gauge::from_arc(kept)
     }
@@ -190,6 +198,25 @@ async fn locks_on_files_count() {
     counts(FifoLock::open(&fair).expect("a lock").into(), fair_seen).await;
     let plain_seen = Metrics::of("file", plain.display());
     counts(FileLock::open(&plain).expect("a lock").into(), plain_seen).await;
+}
+
+/// As one that writes its metrics to a file under a lock.
+#[test]
+fn a_recorder_may_use_the_semaphore_that_it_records() {
+    let seen = Metrics::of("mem", "recorded");
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let permits = Memory::new().semaphore("recorded", 2).expect("a semaphore");
+        let same = permits.clone();
+        let take = |it: &stanchion::MemSemaphore| it.try_acquire().expect("no error");
+        MEANWHILE.set(Some(Box::new(move || drop(take(&same).expect("free")))));
+        drop(take(&permits).expect("free"));
+        let _ = done.send(());
+    });
+    let ended = is_done.recv_timeout(Duration::from_secs(60));
+    ended.expect("it does not hang");
+    assert_eq!(seen.ended(), (2, 2));
+    assert_eq!(seen.waiting_and_held(), (0.0, 0.0));
 }
 
 #[tokio::test]
