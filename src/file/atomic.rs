@@ -18,7 +18,7 @@
 //! # Names
 //!
 //! A temporary name is `.NAME.stanchion-N`. `N` is the first free number from 0 to 1023. A hash
-//! replaces a `NAME` above 240 bytes. The owner keeps the file open and locked as long as the file
+//! replaces a `NAME` above 239 bytes. The owner keeps the file open and locked as long as the file
 //! has that name.
 //!
 //! # Invariants
@@ -61,7 +61,7 @@ use crate::sys::{file, flock};
 use crate::trace;
 
 /// The longest name of a target that its temporary names repeat, in bytes.
-const LONGEST_NAME: usize = 240;
+const LONGEST_NAME: usize = 239;
 /// How many writers may put the same target in place at the same time under temporary names.
 const NAMES: usize = 1024;
 /// How many temporary names a commit checks for files of dead processes. It also checks all names
@@ -577,5 +577,26 @@ impl fmt::Debug for AtomicFile {
         f.debug_struct("AtomicFile")
             .field("path", &self.place.target)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_temporary_name_is_a_file_name() {
+        for length in [1, LONGEST_NAME, LONGEST_NAME + 1, 255] {
+            let place = Place {
+                target: PathBuf::from("/").join("x".repeat(length)),
+                directory: PathBuf::from("/"),
+                mode: None,
+                no_clobber: false,
+                temporary: None,
+            };
+            let longest = place.temporary_name(NAMES - 1);
+            let name = longest.file_name().expect("a name");
+            assert!(name.len() <= 255, "{length}: {}", name.len());
+        }
     }
 }
